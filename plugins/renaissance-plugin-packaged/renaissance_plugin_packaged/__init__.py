@@ -1,0 +1,12 @@
+"""Pretrained towers for renaissance whose weights come from pip packages."""
+
+from __future__ import annotations
+
+from renaissance.api import BackboneEntry, hookimpl
+from renaissance_plugin_packaged.entries import EFFICIENTNET, MINILM
+
+
+@hookimpl
+def register_backbones() -> list[BackboneEntry]:
+    """Offer EfficientNet-Lite0 and MiniLM."""
+    return [EFFICIENTNET, MINILM]

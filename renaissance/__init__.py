@@ -1,0 +1,49 @@
+"""renaissance: vision-language transformer encoders from one line of spec.
+
+    import renaissance
+
+    model = renaissance.build("vit-base + bert-base, two-tower, frozen text", tasks=("mlm", "itm", "itc"))
+    run = renaissance.run("recipes/demo.yaml")
+    model = renaissance.from_pretrained("org/name")
+
+Importing renaissance loads no torch: each name below is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from renaissance.api import hookimpl
+    from renaissance.evaluation.evaluate import evaluate
+    from renaissance.pretrained import Model, build, from_pretrained
+    from renaissance.recipe import Recipe
+    from renaissance.spec import ModelSpec
+    from renaissance.training.run import Run, run
+
+_LAZY = {
+    "ModelSpec": "renaissance.spec",
+    "Recipe": "renaissance.recipe",
+    "hookimpl": "renaissance.api",
+    "build": "renaissance.pretrained",
+    "from_pretrained": "renaissance.pretrained",
+    "Model": "renaissance.pretrained",
+    "evaluate": "renaissance.evaluation.evaluate",
+    "run": "renaissance.training.run",
+    "Run": "renaissance.training.run",
+}
+
+__all__ = ["Model", "ModelSpec", "Recipe", "Run", "build", "evaluate", "from_pretrained", "hookimpl", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'renaissance' has no attribute '{name}'")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

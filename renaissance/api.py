@@ -1,0 +1,467 @@
+"""What describing a plugin takes: entries, options, protocols and the data that flows between parts. Imports no torch.
+
+Letters in shapes: V distinct images of a batch, T distinct texts, P pairs of an image and a text, B any of the three,
+N tokens of a vision tower, L tokens of a text, D width, C most captions that one image has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+API_VERSION = 1
+
+hookimpl = pluggy.HookimplMarker("renaissance")
+
+Modality = Literal["vision", "text"]
+Weights = Literal["pretrained", "random", "none"]
+Architecture = Literal["one-tower", "two-tower"]
+Output = Literal["vision", "text", "pooled"]
+
+
+class Options(BaseModel):
+    """The base of each entry's options: JSON-able fields with descriptions and defaults, checked strictly."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+# --- what an entry says of itself -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A fact that cannot be known before the build."""
+
+    reason: str = "checked at build"
+
+
+UNKNOWN = Unknown()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backbone is, known without building it; a fact that is not known is `Unknown`, never guessed.
+
+    `grid` is the token grid (rows, columns) of a vision backbone at its image size. `layered`: the backbone lists its
+    blocks, so that ranges of layers can be frozen or cut. `class_token`: token 0 stands for the whole input.
+    """
+
+    width: int | Unknown = UNKNOWN
+    depth: int | Unknown = UNKNOWN
+    layered: bool | Unknown = UNKNOWN
+    class_token: bool | Unknown = UNKNOWN
+    image_size: int | None | Unknown = None
+    patch_size: int | None | Unknown = None
+    any_resolution: bool | Unknown = False
+    grid: tuple[int, int] | None | Unknown = None
+    max_tokens: int | None | Unknown = None
+    vocabulary: int | None | Unknown = None
+    pretrained: bool | Unknown = UNKNOWN
+    trained_on: tuple[str, ...] | Unknown = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What every component says of itself. `factory` is "package.module:callable", imported at the first build.
+
+    `tiny` holds the options of a CPU-sized instance, which the conformance tests build.
+    """
+
+    name: str
+    summary: str
+    factory: str
+    options: type[Options] = Options
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneEntry(Entry):
+    """A vision or text encoder.
+
+    factory(options, *, weights: Weights, saved: SavedBackbone | None) -> Backbone. With weights="none" the factory
+    builds from `saved`, loads nothing and initialises nothing that a load would overwrite.
+
+    A `library` entry answers to every name "<name>:<model>[@<revision>]"; its options must have the fields `model`
+    and `revision`, which are filled from that name.
+    """
+
+    modality: Modality
+    describe: Callable[[Any], Capabilities] = lambda options: Capabilities()
+    library: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionHeadEntry(Entry):
+    """A way to join a vision stream and a text stream.
+
+    factory(options, *, vision: TowerFacts, text: TowerFacts) -> FusionHead. `outputs` are what it can compute;
+    `shared_space`: its projections put both modalities into one space (`FusionHead.project`).
+    """
+
+    outputs: frozenset[Output] = frozenset({"vision", "text", "pooled"})
+    shared_space: bool = False
+    tower_layers: int = 0
+    check: Callable[[Any], None] = lambda options: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry(Entry):
+    """Something to train for, to be measured on, or both.
+
+    factory(options, *, model: ModelFacts) -> Task.
+
+    outputs: what it reads of a fusion ("pooled", "text", "vision"); empty: it needs no fusion.
+    needs: tasks whose published values it reads; they run before it. needs_any: at least one of these must be trained.
+    fields: batch targets that it reads. slots: images that one item has. trains: it has a loss.
+    needs_masked_text: it needs a tokenizer with a mask token. needs_negatives: a batch of one pair cannot be used.
+    """
+
+    outputs: frozenset[Output] = frozenset()
+    needs: tuple[str, ...] = ()
+    needs_any: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    architectures: frozenset[Architecture] = frozenset({"one-tower", "two-tower"})
+    slots: int = 1
+    trains: bool = True
+    evaluates: bool = True
+    needs_mask_token: bool = False
+    needs_negatives: bool = False
+
+
+# --- what flows through a model -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VisionInput:
+    """Distinct images. pixels [V, 3, H, W]: uint8 as decoded, or float as the backbone's `normalise` leaves them.
+
+    mask bool [V, H, W] marks real pixels of variable-size images; masked_patches bool [V, N].
+    """
+
+    pixels: Tensor
+    mask: Tensor | None = None
+    masked_patches: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """Distinct texts. token_ids int64 [T, L]; mask bool [T, L], True where a token is real.
+
+    segment_ids int64 [T, L]; embeddings [T, L, E] in place of the ids' word embeddings.
+    """
+
+    token_ids: Tensor
+    mask: Tensor
+    segment_ids: Tensor | None = None
+    embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Encoded inputs: tokens [B, N, D], mask bool [B, N] (True: real), pooled [B, D], and the layers asked for."""
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Fused pairs: the two fused streams and pooled [P, D]; only what was asked for is there."""
+
+    vision: Features | None = None
+    text: Features | None = None
+    pooled: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Distinct inputs and pairs of them.
+
+    pairs int64 [P, 2]: (image, text) that belong together; slots int64 [P]: which image of its item (0, 1 ..);
+    items int64 [P]: which item; seeds int64 [P]: a function of (seed, epoch, sample id) alone.
+    caption_keys int64 [V, C]: keys of *all* captions of each image, 0 where it has fewer; text_keys int64 [T].
+    Two texts have the same key exactly if they are the same caption. targets: what labelled data adds.
+    stored_vision, stored_text: outputs of frozen towers, read from a store in place of being computed.
+    skipped: what could not be used and was left out, one line each (recipe: `on_bad_sample: skip`).
+    """
+
+    images: VisionInput | None
+    texts: TextInput
+    pairs: Tensor
+    slots: Tensor
+    items: Tensor
+    seeds: Tensor
+    caption_keys: Tensor
+    text_keys: Tensor
+    ids: tuple[str, ...] = ()
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    stored_vision: Features | None = None
+    stored_text: Features | None = None
+    skipped: tuple[str, ...] = ()
+
+
+# --- what components are --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TowerFacts:
+    """What a fusion head and a task must know of a tower: its width, and whether token 0 stands for the whole."""
+
+    width: int
+    class_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """What a task must know of a tokenizer; `special_ids` are never masked."""
+
+    vocabulary: int
+    pad_id: int
+    mask_id: int | None
+    special_ids: tuple[int, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a task must know of the model that it works on; a width is None where the model has no such output.
+
+    vision, text: widths of what `represent` gives; joint: width of `Joint.pooled`; fused_text: of `Joint.text`.
+    shared_space: `represent` puts both modalities into one space.
+    """
+
+    vision: int | None
+    text: int | None
+    joint: int | None
+    fused_text: int | None
+    shared_space: bool
+    tokenizer: TokenizerFacts | None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SavedBackbone:
+    """What `Backbone.save` left behind: its config, and the folder with its processor's files."""
+
+    config: Mapping[str, Any]
+    folder: Path
+
+
+@runtime_checkable
+class VisionProcessor(Protocol):
+    """The preprocessing of one vision backbone."""
+
+    image_size: tuple[int, int]
+
+    def __call__(self, images: Sequence[Image]) -> VisionInput:
+        """Resize and crop RGB images for evaluation; return uint8 pixels [V, 3, H, W]."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return everything that changes the pixels, JSON-able: size, crop, interpolation, mean, std."""
+        ...
+
+
+@runtime_checkable
+class TextProcessor(Protocol):
+    """The tokenizer of one text backbone."""
+
+    facts: TokenizerFacts
+
+    def __call__(self, texts: Sequence[str]) -> TextInput:
+        """Tokenize, truncate to `max_tokens`, pad to the longest of these texts."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return everything that changes the ids, JSON-able: a digest of the tokenizer, special ids, lengths."""
+        ...
+
+
+class Backbone(Protocol):
+    """An encoder of one modality (an nn.Module).
+
+    blocks, embeddings, final: for a layered backbone its blocks in order, the modules before them and those after;
+    blocks is empty where the backbone is not layered. config: JSON-able, enough to build it again without a download.
+    revision: the commit its weights came from, if they did.
+    """
+
+    width: int
+    class_token: bool
+    processor: Any
+    blocks: Sequence[nn.Module]
+    embeddings: Sequence[nn.Module]
+    final: Sequence[nn.Module]
+    revision: str | None
+
+    def __call__(self, inputs: Any, layers: Sequence[int] = ()) -> Features:
+        """Encode; `layers` asks for the outputs of these blocks as well (0 is the first; negative from the end)."""
+        ...
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """Write the processor's files into `folder`; return the config from which the factory builds it again."""
+        ...
+
+
+class LayeredBackbone(Backbone, Protocol):
+    """A backbone whose forward is a fold over its blocks: finish(fold(step, embed(x))) == __call__(x)."""
+
+    def embed(self, inputs: Any) -> Any:
+        """Return the state before the first block."""
+        ...
+
+    def step(self, index: int, state: Any) -> Any:
+        """Run one block."""
+        ...
+
+    def finish(self, state: Any) -> Features:
+        """Return what comes after the last block."""
+        ...
+
+
+class FusionHead(Protocol):
+    """Joins pairs of streams (an nn.Module); `width` is that of its streams, `pooled_width` that of Joint.pooled."""
+
+    width: int
+    pooled_width: int
+
+    def __call__(self, vision: Features, text: Features, outputs: frozenset[Output]) -> Joint:
+        """Fuse pair i of vision [P, N, Dv] and text [P, L, Dt]; compute only the outputs that are asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Further inputs that a task needs encoded; they come back from `Encoded.views[task]`."""
+
+    texts: TextInput | None = None
+    images: VisionInput | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Which pairs to fuse: rows of `vision` and of `text` by index int64 [P, 2], and what is read of the fusion.
+
+    slots int64 [P]: which image of its item each pair has, where items have several. targets: what `loss` compares
+    the joint with, where the task itself made the pairs.
+    """
+
+    vision: Features
+    text: Features
+    index: Tensor
+    outputs: frozenset[Output]
+    slots: Tensor | None = None
+    targets: Tensor | None = None
+
+
+class Encoded(Protocol):
+    """The encoded inputs of a batch. Each is computed at the first use and once."""
+
+    @property
+    def vision(self) -> Features:
+        """The distinct images [V, N, D]."""
+        ...
+
+    @property
+    def text(self) -> Features:
+        """The distinct texts, unmasked [T, L, D]."""
+        ...
+
+    def view(self, task: str) -> tuple[Features | None, Features | None]:
+        """The (images, texts) that this task's `views` asked for."""
+        ...
+
+    def represent(self, features: Features, modality: Modality) -> Tensor:
+        """One vector [B, D] for each input of one modality."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLoss:
+    """A loss as sum and count, so that it is the same whatever the number of processes and micro-batches.
+
+    published: what later tasks read. metrics: name -> (sum, count), for the log.
+    """
+
+    sum: Tensor
+    count: Tensor
+    published: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A task (an nn.Module with its head); the engine runs the encoder, so each distinct input is encoded once."""
+
+    def views(self, batch: Batch) -> Views:
+        """Return further inputs to encode."""
+        ...
+
+    def pairs(self, encoded: Encoded, batch: Batch, published: Mapping[str, Any]) -> Pairs | None:
+        """Return the pairs to fuse; None: no fusion."""
+        ...
+
+    def loss(self, encoded: Encoded, joint: Joint | None, pairs: Pairs | None, batch: Batch) -> TaskLoss:
+        """Return the loss of this process's share of the batch; `joint` is the fusion of what `pairs` returned."""
+        ...
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One measured figure, in percent: its 95% bootstrap interval, what chance gives, and how often scores tied.
+
+    n counts the decisions; units counts what was resampled (images, for captions).
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    chance: float
+    n: int
+    units: int
+    ties: float = 0.0
+
+
+class Scorer(Protocol):
+    """The one way in which tasks measure a model on a split: scores of images against texts.
+
+    Each distinct image and text of the split is encoded once, however many tasks ask.
+    """
+
+    @property
+    def positives(self) -> Tensor:
+        """Bool [V, T]: which distinct texts are captions of which images."""
+        ...
+
+    def similarity(self) -> Tensor:
+        """Dot products of ITC's unit vectors, fp32 [V, T]."""
+        ...
+
+    def match(self, index: Tensor) -> Tensor:
+        """ITM logits fp32 [P] of the (image, text) pairs in index int64 [P, 2].
+
+        Raises:
+            CapabilityError: the model was not trained for ITM.
+        """
+        ...
+
+
+class MeasuredTask(Protocol):
+    """A task that can be measured."""
+
+    def score(self, scorer: Scorer) -> Sequence[Score]:
+        """Return the scores of a model on one split."""
+        ...

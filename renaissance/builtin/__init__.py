@@ -1,0 +1,1 @@
+"""The default plugins: entries (torch-free) and the modules that they name."""

@@ -1,0 +1,87 @@
+"""Image-text contrast: symmetric InfoNCE with a learned temperature. Letters: V images, T texts, W shared width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renaissance.api import Batch, Encoded, Joint, Modality, ModelFacts, Pairs, TaskLoss, Views
+from renaissance.builtin.task_entries import ItcOptions
+from renaissance.toolkit.distributed import gather, offset
+from renaissance.toolkit.losses import multi_positive_nce
+from renaissance.toolkit.pairing import first_of_equal, positives
+
+# CLIP's bound on the learned scale (arXiv 2103.00020).
+MAX_SCALE = 100.0
+
+
+class ImageTextContrast(nn.Module):
+    """Draw the vectors of an image and of its captions together; all captions of one image are positives.
+
+    Where the model has a shared space (`dual`), its own projections are used; else the task brings a pair of them.
+    """
+
+    def __init__(self, options: ItcOptions, *, model: ModelFacts) -> None:
+        super().__init__()
+        assert model.vision is not None
+        assert model.text is not None
+        own = not model.shared_space
+        self.vision_projection = _projection(model.vision, options) if own else nn.Identity()
+        self.text_projection = _projection(model.text, options) if own else nn.Identity()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(options.temperature)))
+
+    def views(self, batch: Batch) -> Views:
+        """Contrast reads plain inputs only."""
+        return Views()
+
+    def pairs(self, encoded: Encoded, batch: Batch, published: Mapping[str, Any]) -> None:
+        """Contrast fuses nothing."""
+
+    def embed(self, vectors: Tensor, modality: Modality) -> Tensor:
+        """Return unit vectors fp32 [B, W] of what `represent` gave for one modality [B, D]."""
+        projection = self.vision_projection if modality == "vision" else self.text_projection
+        return F.normalize(projection(vectors).float(), dim=-1)
+
+    def loss(self, encoded: Encoded, joint: Joint | None, pairs: Pairs | None, batch: Batch) -> TaskLoss:
+        """Return InfoNCE over this process's images and texts against those of all processes.
+
+        Publishes "similarity": this process's images against all texts [V, T of all], without gradient.
+        """
+        images = self.embed(encoded.represent(encoded.vision, "vision"), "vision")
+        texts = self.embed(encoded.represent(encoded.text, "text"), "text")
+        all_keys = gather(batch.text_keys)
+        start = offset(len(batch.text_keys), all_keys.device)
+        distinct = first_of_equal(all_keys)  # equal captions on two processes are one candidate
+        scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+        image_rows = scale * images @ gather(texts).T  # [V, T of all]
+        text_rows = scale * texts @ gather(images).T  # [T, V of all]
+        by_image = multi_positive_nce(image_rows, positives(batch.caption_keys, all_keys), distinct)
+        every_image = torch.ones(text_rows.shape[1], dtype=torch.bool, device=text_rows.device)
+        by_text = multi_positive_nce(text_rows, positives(gather(batch.caption_keys), batch.text_keys).T, every_image)
+        by_text = by_text[distinct[start : start + len(by_text)]]
+        count = torch.tensor(len(by_image) + len(by_text), device=by_image.device)
+        return TaskLoss(
+            by_image.sum() + by_text.sum(),
+            count,
+            published={"similarity": image_rows.detach()},
+            metrics={"temperature": (1 / scale.detach(), torch.ones((), device=scale.device))},
+        )
+
+
+def _projection(width: int, options: ItcOptions) -> nn.Module:
+    if options.projection == "linear":
+        linear = nn.Linear(width, options.width, bias=False)
+        nn.init.normal_(linear.weight, std=width**-0.5)
+        return linear
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 2 * options.width),
+        nn.GELU(),
+        nn.Dropout(options.dropout),
+        nn.Linear(2 * options.width, options.width),
+    )

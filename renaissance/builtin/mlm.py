@@ -1,0 +1,93 @@
+"""Masked language modelling (arXiv 1810.04805, as PROTOCOLS: 15% of tokens, 80/10/10). Letters: P pairs, L tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renaissance.api import Batch, Encoded, Joint, ModelFacts, Pairs, TaskLoss, TextInput, TokenizerFacts, Views
+from renaissance.builtin.task_entries import MlmOptions
+from renaissance.errors import SpecError
+from renaissance.toolkit.attention import initialise
+from renaissance.toolkit.random import uniform
+
+IGNORED = -100
+
+
+class MaskedLanguageModelling(nn.Module):
+    """Predict the masked tokens of each pair's caption; the head runs at masked positions only."""
+
+    def __init__(self, options: MlmOptions, *, model: ModelFacts) -> None:
+        super().__init__()
+        if model.tokenizer is None or model.tokenizer.mask_id is None:
+            raise SpecError("The task 'mlm' needs a tokenizer with a mask token, and this text tower has none; leave 'mlm' out.")
+        assert model.fused_text is not None
+        self.options, self.tokenizer = options, model.tokenizer
+        width = model.fused_text
+        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
+        self.decoder = nn.Linear(width, model.tokenizer.vocabulary)
+        initialise(self)
+
+    def views(self, batch: Batch) -> Views:
+        """Return the masked text of each pair [P, L]."""
+        masked, _ = self._masked(batch)
+        return Views(texts=masked)
+
+    def pairs(self, encoded: Encoded, batch: Batch, published: Mapping[str, Any]) -> Pairs:
+        """Pair each masked text with its own image."""
+        _, masked_text = encoded.view("mlm")
+        assert masked_text is not None
+        _, labels = self._masked(batch)
+        index = torch.stack([batch.pairs[:, 0], torch.arange(len(batch.pairs), device=batch.pairs.device)], dim=1)
+        return Pairs(encoded.vision, masked_text, index, frozenset({"text"}), batch.slots, labels)
+
+    def loss(self, encoded: Encoded, joint: Joint | None, pairs: Pairs | None, batch: Batch) -> TaskLoss:
+        """Return the cross-entropy over the masked positions; none of them: 0 with count 0."""
+        assert joint is not None
+        assert joint.text is not None
+        assert pairs is not None
+        assert pairs.targets is not None
+        at = pairs.targets != IGNORED  # [P, L]
+        logits = self.decoder(self.head(joint.text.tokens[at]))  # [masked positions, vocabulary]
+        labels = pairs.targets[at]
+        count = at.sum()
+        right = (logits.argmax(-1) == labels).sum()
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        return TaskLoss(loss, count, metrics={"accuracy": (right, count)})
+
+    def _masked(self, batch: Batch) -> tuple[TextInput, Tensor]:
+        texts = batch.texts
+        row = batch.pairs[:, 1]
+        ids, mask = texts.token_ids[row], texts.mask[row]
+        masked, labels = mask_tokens(ids, mask, batch.seeds, self.tokenizer, self.options)
+        segments = None if texts.segment_ids is None else texts.segment_ids[row]
+        return TextInput(masked, mask, segments), labels
+
+
+def mask_tokens(
+    ids: Tensor, mask: Tensor, seeds: Tensor, tokenizer: TokenizerFacts, options: MlmOptions
+) -> tuple[Tensor, Tensor]:
+    """Return (ids with masked tokens, labels), both int64 [P, L]; labels are -100 where nothing is predicted.
+
+    Of the chosen tokens 80% become the mask token, 10% a random token, 10% stay. Special and padding tokens are never
+    chosen. What is drawn for a pair depends on its seed alone.
+    """
+    assert tokenizer.mask_id is not None
+    length = ids.shape[1]
+    chance = uniform(seeds, "mlm position", length)
+    special = torch.isin(ids, torch.tensor(tokenizer.special_ids, device=ids.device))
+    eligible = mask & ~special
+    chosen = eligible & (chance < options.probability)
+    if options.at_least_one:
+        lowest = chance.masked_fill(~eligible, 2.0).argmin(1, keepdim=True)
+        first = torch.zeros_like(chosen).scatter_(1, lowest, True) & eligible
+        chosen = chosen | (first & ~chosen.any(1, keepdim=True))
+    kind = uniform(seeds, "mlm kind", length)
+    drawn = (uniform(seeds, "mlm token", length) * tokenizer.vocabulary).long()
+    masked = torch.where(chosen & (kind < 0.8), tokenizer.mask_id, ids)
+    masked = torch.where(chosen & (kind >= 0.8) & (kind < 0.9), drawn, masked)
+    return masked, torch.where(chosen, ids, IGNORED)

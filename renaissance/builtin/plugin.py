@@ -1,0 +1,28 @@
+"""The built-in plugin: what renaissance itself offers, through the same three hooks as everyone."""
+
+from __future__ import annotations
+
+from renaissance.api import BackboneEntry, FusionHeadEntry, TaskEntry, hookimpl
+from renaissance.builtin.fusion_entries import FUSION_HEADS
+from renaissance.builtin.open_clip_entries import BACKBONES as OPEN_CLIP
+from renaissance.builtin.task_entries import TASKS
+from renaissance.builtin.timm_entries import BACKBONES as TIMM
+from renaissance.builtin.transformers_entries import BACKBONES as TRANSFORMERS
+
+
+@hookimpl
+def register_backbones() -> tuple[BackboneEntry, ...]:
+    """Offer the backbones of transformers, timm and open_clip, and the short names of the paper's towers."""
+    return (*TRANSFORMERS, *TIMM, *OPEN_CLIP)
+
+
+@hookimpl
+def register_fusion_heads() -> tuple[FusionHeadEntry, ...]:
+    """Offer lxmert, co-attention and dual."""
+    return FUSION_HEADS
+
+
+@hookimpl
+def register_tasks() -> tuple[TaskEntry, ...]:
+    """Offer mlm, itm, itc and retrieval."""
+    return TASKS

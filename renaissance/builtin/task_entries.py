@@ -1,0 +1,79 @@
+"""The built-in tasks, described."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from renaissance.api import Options, TaskEntry
+
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class MlmOptions(Options):
+    """Options of masked language modelling."""
+
+    probability: Share = Field(0.15, description="Share of the tokens that are predicted.")
+    at_least_one: bool = Field(False, description="Predict at least one token of each caption (short captions often have none).")
+
+
+class ItmOptions(Options):
+    """Options of image-text matching."""
+
+    false_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.5, description="Share of the pairs whose image is another one.")
+
+
+class ItcOptions(Options):
+    """Options of image-text contrast."""
+
+    width: Annotated[int, Field(ge=1, le=65_536)] = Field(256, description="Width of the shared space.")
+    projection: Literal["linear", "mlp"] = Field("linear", description="How each tower's vector is projected.")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Dropout inside the MLP, in training.")
+    temperature: Annotated[float, Field(gt=0.0, le=10.0)] = Field(0.07, description="First value; it is learned.")
+
+
+class RetrievalOptions(Options):
+    """Options of image-text retrieval."""
+
+    rerank: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="Re-rank so many of the best by ITC with ITM scores; 0: none."
+    )
+
+
+TASKS = (
+    TaskEntry(
+        name="mlm",
+        summary="Masked language modelling: predict masked tokens of the caption from the image and the rest",
+        factory="renaissance.builtin.mlm:MaskedLanguageModelling",
+        options=MlmOptions,
+        outputs=frozenset({"text"}),
+        needs_mask_token=True,
+        evaluates=False,
+    ),
+    TaskEntry(
+        name="itm",
+        summary="Image-text matching: does the caption belong to the image? (1:1, false images from the batch)",
+        factory="renaissance.builtin.itm:ImageTextMatching",
+        options=ItmOptions,
+        outputs=frozenset({"pooled"}),
+        needs_negatives=True,
+    ),
+    TaskEntry(
+        name="itc",
+        summary="Image-text contrast: symmetric InfoNCE over all processes, every caption of an image a positive",
+        factory="renaissance.builtin.itc:ImageTextContrast",
+        options=ItcOptions,
+        tiny={"width": 32},
+        needs_negatives=True,
+        evaluates=False,
+    ),
+    TaskEntry(
+        name="retrieval",
+        summary="Image-text retrieval: recall at 1, 5 and 10 both ways, by ITC, or by ITC then ITM",
+        factory="renaissance.builtin.retrieval:Retrieval",
+        options=RetrievalOptions,
+        needs_any=("itc",),
+        trains=False,
+    ),
+)

@@ -1,0 +1,214 @@
+"""Dealing with the timm library itself: names, creation, weights, preprocessing, and the blocks of ViT-like models."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm.models import beit, eva, get_pretrained_cfg, vision_transformer
+from torch import Tensor
+
+from renaissance.errors import HubError, SpecError, UnknownComponentError
+from renaissance.toolkit.images import ImageProcessor
+
+if TYPE_CHECKING:
+    from renaissance.builtin.timm_entries import TimmOptions
+
+RESERVED = {
+    "num_classes": "the classifier is always dropped",
+    "in_chans": "images are RGB",
+    "global_pool": "pooling is part of renaissance",
+    "features_only": "use the model as it is",
+    "pretrained": "use the clause 'pretrained' or 'random'",
+    "img_size": "use image_size",
+    "proj_drop_rate": "use drop_rate",
+    "drop_rate": "use drop_rate outside of overrides",
+    "drop_path_rate": "use drop_path_rate outside of overrides",
+}
+WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+
+State = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """How a ViT-like model runs block by block. State: tokens [V, N, D] and what every block shares (or None)."""
+
+    embed: Callable[[Any, Tensor], State]
+    step: Callable[[Any, int, State], State]
+
+
+def enumeration_of(model: Any) -> Enumeration | None:
+    """Return how this model's blocks are run one by one; None for a model that is not known to be such a fold.
+
+    The key is the very function that the class runs, so a subclass with a forward of its own does not match.
+    """
+    known = {
+        vision_transformer.VisionTransformer.forward_features: Enumeration(_embed_vit, _step_vit),
+        eva.Eva.forward_features: Enumeration(_embed_eva, _step_eva),
+        beit.Beit.forward_features: Enumeration(_embed_beit, _step_beit),
+    }
+    return known.get(type(model).forward_features)
+
+
+def resolve_name(model: str) -> str:
+    """Return the full name in timm, with the tag of the weights, of the model that a user named.
+
+    Raises:
+        UnknownComponentError: timm has no such model, or the model no such weights.
+    """
+    architecture, _, tag = model.partition(".")
+    if ":" in model or not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"Did you mean {_either(near)}?" if near else "timm.list_models() lists all that there are."
+        raise UnknownComponentError(f"timm {timm.__version__} has no model called {model!r}. {hint}")
+    try:
+        settings = get_pretrained_cfg(model)
+    except RuntimeError:
+        tags = timm.list_pretrained(f"{architecture}.*")
+        hint = f"Did you mean {_either(tags)}?" if tags else f"Try: 'timm:{architecture}'"
+        raise UnknownComponentError(f"timm's {architecture!r} has no weights tagged {tag!r}. {hint}") from None
+    return f"{architecture}.{settings.tag}" if settings is not None and settings.tag else architecture
+
+
+def create_random(name: str, options: TimmOptions, image_size: int | tuple[int, int] | None) -> Any:
+    """Return the timm model with random weights, without classifier. What timm raises comes through."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's advice to its own developers
+        return timm.create_model(name, pretrained=False, **_arguments(name, options, image_size))
+
+
+def create_pretrained(name: str, options: TimmOptions, image_size: int | None) -> Any:
+    """Return the timm model with its pretrained weights, without classifier.
+
+    Raises:
+        SpecError: it has no such weights, or does not accept the options.
+        HubError: the weights cannot be fetched.
+    """
+    if options.overrides:
+        raise SpecError(f"timm:{name}: pretrained weights fit no overrides. Drop these, or add 'random vision'.")
+    settings = get_pretrained_cfg(name)
+    if settings is None or not settings.has_weights:
+        raise SpecError(f"timm:{name} has no pretrained weights. Add the clause 'random vision'.")
+    overlay = None
+    if options.revision is not None:
+        if not settings.hf_hub_id:
+            raise SpecError(
+                f"timm:{name}: its weights are not on the Hub, so there is no revision {options.revision!r}."
+            )
+        overlay = {"hf_hub_id": f"{settings.hf_hub_id}@{options.revision}"}
+    arguments = _arguments(name, options, image_size)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    except (TypeError, AssertionError) as error:
+        raise SpecError(refusal(name, error)) from error
+    except (OSError, RuntimeError, ValueError) as error:  # each layer of the download raises a class of its own
+        raise HubError(
+            f"timm:{name}: its weights could not be fetched ({first_line(error)}). Connect to the Hub once to fill the "
+            "cache, or start from random weights with the clause 'random vision'."
+        ) from error
+
+
+def refusal(name: str, error: Exception) -> str:
+    """Return the message for options that timm does not accept."""
+    return f"timm:{name} cannot be built with these options ({first_line(error)}). Change its image_size or overrides."
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def image_processor(model: Any, image_size: int | None) -> ImageProcessor:
+    """Return the preprocessing that the model's weights were evaluated with, at another size if one is given.
+
+    Raises:
+        SpecError: the weights need a preprocessing that renaissance does not have.
+    """
+    settings = resolve_model_data_config(model)
+    modes = {"center": "shortest", "squash": "squash"}
+    if settings["crop_mode"] not in modes:
+        raise SpecError(f"timm crops images for this model by {settings['crop_mode']!r}, which renaissance cannot do.")
+    height, width = settings["input_size"][-2:]
+    return ImageProcessor(
+        (image_size or height, image_size or width),
+        crop=settings["crop_pct"],
+        resize=modes[settings["crop_mode"]],  # type: ignore[arg-type]  # the table's values are the literals
+        interpolation=settings["interpolation"],
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+    )
+
+
+def pretrained_commit(model: Any, revision: str | None) -> str | None:
+    """Return the commit of the Hub from which the weights in the local cache came; None if they came from elsewhere."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = model.pretrained_cfg.get("hf_hub_id")
+    if not repository:
+        return None
+    for file in WEIGHT_FILES:
+        path = try_to_load_from_cache(repository.partition("@")[0], file, revision=revision)
+        if isinstance(path, str):
+            return path.replace("\\", "/").split("/snapshots/")[1].split("/")[0]
+    return None
+
+
+def _arguments(name: str, options: TimmOptions, image_size: int | tuple[int, int] | None) -> dict[str, Any]:
+    """Return the arguments of timm.create_model."""
+    for key in options.overrides:
+        if key in RESERVED:
+            raise SpecError(f"timm:{name}: overrides cannot set {key!r}: {RESERVED[key]}.")
+    arguments: dict[str, Any] = {**options.overrides, "num_classes": 0}
+    if options.drop_rate is not None:
+        arguments["proj_drop_rate"] = options.drop_rate  # timm's `drop_rate` is that of the classifier
+    if options.drop_path_rate is not None:
+        arguments["drop_path_rate"] = options.drop_path_rate
+    settings = get_pretrained_cfg(name)
+    if image_size is not None and settings is not None and settings.fixed_input_size:
+        arguments["img_size"] = image_size
+    return arguments
+
+
+def _embed_vit(model: Any, pixels: Tensor) -> State:
+    return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels)))), None
+
+
+def _step_vit(model: Any, index: int, state: State) -> State:
+    return model.blocks[index](state[0]), None
+
+
+def _embed_eva(model: Any, pixels: Tensor) -> State:
+    tokens, rotations = model._pos_embed(model.patch_embed(pixels))
+    return model.norm_pre(tokens), rotations
+
+
+def _step_eva(model: Any, index: int, state: State) -> State:
+    tokens, rotations = state
+    own = rotations[index] if model.rope_mixed and rotations is not None else rotations
+    return model.blocks[index](tokens, rope=own), rotations
+
+
+def _embed_beit(model: Any, pixels: Tensor) -> State:
+    patches = model.patch_embed(pixels)
+    tokens = torch.cat((model.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+    if model.pos_embed is not None:
+        tokens = tokens + model.pos_embed
+    return model.pos_drop(tokens), model.rel_pos_bias() if model.rel_pos_bias is not None else None
+
+
+def _step_beit(model: Any, index: int, state: State) -> State:
+    tokens, shared = state
+    return model.blocks[index](tokens, shared_rel_pos_bias=shared), shared
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(repr(name) for name in names)

@@ -1,0 +1,184 @@
+"""One set of names for the sizes of a `transformers` config, whatever its model type calls them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from renaissance.api import TokenizerFacts
+from renaissance.builtin.transformers_quiet import quiet
+from renaissance.errors import ModelFileError, SpecError
+
+# position ids of these start after the padding id; MPNet's after 1, whatever its padding id is
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
+MPNET_OFFSET = 2
+
+# what a config computes itself, or what says nothing of the model
+DERIVED = frozenset(
+    {"stage_names", "out_features", "out_indices", "architectures", "id2label", "label2id", "transformers_version"}
+    | {"_name_or_path", "dtype", "torch_dtype"}
+)
+
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+OTHER_TOKENS = (
+    "bos_token_id",
+    "eos_token_id",
+    "cls_token_id",
+    "sep_token_id",
+    "mask_token_id",
+    "decoder_start_token_id",
+)
+
+
+def config_values(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return a config as JSON-able values, complete, so that later defaults of the library change nothing."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {name: value for name, value in values.items() if name not in DERIVED}
+
+
+def config_from(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """Return the config that `config_values` described.
+
+    Raises:
+        ModelFileError: the installed library does not know this model type, or not these values.
+    """
+    others = {name: value for name, value in values.items() if name != "model_type"}
+    try:
+        with quiet():
+            return AutoConfig.for_model(values["model_type"], **others)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelFileError(
+            f"The saved config of a {values.get('model_type')!r} backbone does not fit the installed transformers "
+            f"({error}). Install the version that the model was saved with."
+        ) from None
+
+
+def is_model_type(name: str) -> bool:
+    """Say whether a name is a bare model type, such as 'bert'."""
+    return name in CONFIG_MAPPING
+
+
+def text_sizes(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the sizes of a text config by the names of our options."""
+    sizes = _block_sizes(config)
+    if (positions := getattr(config, "max_position_embeddings", None)) is not None:
+        sizes["max_tokens"] = positions - _offset(config.model_type, config.pad_token_id)
+    return sizes
+
+
+def vision_sizes(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the sizes of a vision config by the names of our options."""
+    sizes: dict[str, Any] = {"image_size": _side(config.image_size), "patch_size": _side(config.patch_size)}
+    if config.model_type != "swin":
+        return sizes | _block_sizes(config)
+    heads, depths = list(config.num_heads), list(config.depths)
+    return sizes | {"width": config.hidden_size, "depths": depths, "heads": heads, "window": config.window_size}
+
+
+def with_sizes(config: PreTrainedConfig, changes: Mapping[str, Any]) -> PreTrainedConfig:
+    """Return the config with other sizes, by the names of our options.
+
+    Raises:
+        SpecError: the model type has no such size, or not this value of it.
+    """
+    values = config_values(config)
+    change = _change_swin if config.model_type == "swin" else _change_blocks
+    # the widths of Swin's stages and of DINOv2's MLP follow from the other sizes
+    for name, value in sorted(changes.items(), key=lambda item: ("mlp" in item[0], item[0] == "width")):
+        if name == "dropout":
+            values |= {key: value for key in DROPOUTS if key in values}
+        elif name in ("image_size", "patch_size"):
+            values[name] = value
+        else:
+            change(config, values, name, value)
+    try:
+        return config_from(values)
+    except ModelFileError as error:
+        raise SpecError(f"{config.model_type}: these sizes do not fit each other: {error}") from None
+
+
+def with_vocabulary(config: PreTrainedConfig, facts: TokenizerFacts) -> PreTrainedConfig:
+    """Return the config for another tokenizer: its vocabulary, padding id, and as many positions as before."""
+    values = config_values(config)
+    old = _offset(config.model_type, config.pad_token_id)
+    values |= {"vocab_size": facts.vocabulary, "pad_token_id": facts.pad_id}
+    values["max_position_embeddings"] += _offset(config.model_type, facts.pad_id) - old
+    values |= {name: None for name in OTHER_TOKENS if (values.get(name) or 0) >= facts.vocabulary}
+    return config_from(values)
+
+
+def _block_sizes(config: PreTrainedConfig) -> dict[str, Any]:
+    mlp = getattr(config, _mlp_name(config), None)
+    if mlp is None and hasattr(config, "mlp_ratio"):
+        mlp = int(config.hidden_size * config.mlp_ratio)
+    heads = getattr(config, "num_attention_heads", None)
+    return {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": heads, "mlp_width": mlp}
+
+
+def _change_blocks(config: PreTrainedConfig, values: dict[str, Any], name: str, value: Any) -> None:
+    alias = getattr(config, "attribute_map", {})
+    key = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}.get(name)
+    if key is not None:
+        values[alias.get(key, key)] = value
+    elif name == "max_tokens":
+        values["max_position_embeddings"] = value + _offset(config.model_type, values["pad_token_id"])
+    elif name == "mlp_width":
+        _change_mlp(config, values, value)
+    else:
+        raise SpecError(f"{config.model_type} has no size called {name!r}. Leave it out.")
+    if name == "layers" and values.get("layer_types"):
+        values["layer_types"] = values["layer_types"][:value] if value <= len(values["layer_types"]) else None
+    if name == "width" and "embedding_size" in values:
+        values["embedding_size"] = min(values["embedding_size"], value)
+
+
+def _change_mlp(config: PreTrainedConfig, values: dict[str, Any], mlp_width: int) -> None:
+    if "mlp_ratio" not in values:
+        values[_mlp_name(config)] = mlp_width
+        return
+    width = values["hidden_size"]
+    if mlp_width % width:
+        nearest = max(1, round(mlp_width / width)) * width
+        raise SpecError(
+            f"{config.model_type}: mlp_width={mlp_width} is no multiple of width={width}. Use mlp_width={nearest}."
+        )
+    values["mlp_ratio"] = mlp_width // width
+
+
+def _change_swin(config: PreTrainedConfig, values: dict[str, Any], name: str, value: Any) -> None:
+    if name == "width":
+        values["embed_dim"] = value // 2 ** (len(values["depths"]) - 1)
+    elif name in ("depths", "heads", "window"):
+        values[{"depths": "depths", "heads": "num_heads", "window": "window_size"}[name]] = value
+    else:
+        raise SpecError(f"{config.model_type} has no size called {name!r}, for its stages differ. Leave it out.")
+    values.pop("hidden_size", None)
+    values.pop("num_layers", None)
+
+
+def _mlp_name(config: PreTrainedConfig) -> str:
+    return "hidden_dim" if config.model_type == "distilbert" else "intermediate_size"
+
+
+def _offset(model_type: str, pad_id: int | None) -> int:
+    if model_type == "mpnet":
+        return MPNET_OFFSET
+    return (pad_id or 0) + 1 if model_type in OFFSET_POSITIONS else 0
+
+
+def _side(size: Any) -> int:
+    sides = set(size) if isinstance(size, (list, tuple)) else {size}
+    if len(sides) != 1 or not math.isfinite(side := sides.pop()):
+        raise SpecError(f"Only square images and patches are supported, not {size}. Choose another model.")
+    return int(side)

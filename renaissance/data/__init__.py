@@ -1,0 +1,1 @@
+"""Records, readers, splits, decoding, augmentation and collation."""

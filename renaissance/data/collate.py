@@ -1,0 +1,174 @@
+"""From records to batches: one caption of each image, distinct inputs, and the pairs between them.
+
+Letters in shapes: V distinct images, T distinct texts, P pairs, C most captions that one image has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from renaissance import recipe
+from renaissance.api import Batch, Features, TextInput, TextProcessor, VisionInput
+from renaissance.data.augment import Augmentation
+from renaissance.data.captions import caption_key
+from renaissance.data.decode import decode
+from renaissance.data.hashing import stable_hash
+from renaissance.data.records import Record
+from renaissance.data.sampling import sample_seed
+from renaissance.errors import SampleError, SpecError
+from renaissance.toolkit.images import ImageProcessor
+
+OnBadSample = Literal["error", "skip"]
+Value = TypeVar("Value")
+
+
+def chosen_caption(record: Record, seed: int, epoch: int) -> str:
+    """Return the caption of an epoch; n epochs in a row use each of n captions once."""
+    start = stable_hash("first caption", seed, record.id)
+    return record.captions[(start + epoch) % len(record.captions)]
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Makes batches: pure in (seed, epoch, records), so that loader processes change nothing.
+
+    images: None only where `stored_vision` gives the outputs of a frozen tower; the image files are not read then.
+    """
+
+    images: ImageProcessor | None
+    texts: TextProcessor
+    seed: int
+    augmentation: recipe.Augmentation | None = None
+    on_bad_sample: OnBadSample = "error"
+    stored_vision: Callable[[Sequence[Record]], Features] | None = None
+    stored_text: Callable[[Sequence[str]], Features] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that images come from one place.
+
+        Raises:
+            SpecError: there is neither a processor of images nor a store, or a store beside augmentation.
+        """
+        if self.images is None and self.stored_vision is None:
+            raise SpecError("A collator needs the preprocessing of images, or their stored features.")
+        if self.stored_vision is not None and self.augmentation is not None and self.augmentation.any:
+            raise SpecError("A store holds one view of each image: turn 'augmentation' off, or 'store'.")
+
+    def __call__(self, records: Sequence[Record], epoch: int) -> Batch:
+        """Return the batch of these records; each gives one pair.
+
+        Raises:
+            SampleError: an image cannot be used (on_bad_sample "error"), or none of them can.
+        """
+        images, records, skipped = self._read(records, epoch)
+        drawn, image_rows = _distinct(records, [record.image.name for record in records])
+        captions = [chosen_caption(record, self.seed, epoch) for record in records]
+        texts, text_rows = _distinct(captions, [caption_key(caption) for caption in captions])
+        return Batch(
+            images=images,
+            texts=self.texts(texts),
+            pairs=torch.tensor(list(zip(image_rows, text_rows, strict=True))),
+            slots=torch.zeros(len(records), dtype=torch.int64),
+            items=torch.arange(len(records)),
+            seeds=torch.tensor([sample_seed(self.seed, epoch, record.id) for record in records]),
+            caption_keys=caption_keys(drawn),
+            text_keys=torch.tensor([caption_key(text) for text in texts]),
+            ids=tuple(record.id for record in records),
+            stored_vision=self.stored_vision(drawn) if self.stored_vision is not None else None,
+            stored_text=self.stored_text(texts) if self.stored_text is not None else None,
+            skipped=skipped,
+        )
+
+    def _read(self, records: Sequence[Record], epoch: int) -> tuple[VisionInput | None, list[Record], tuple[str, ...]]:
+        """Return pixels of the distinct images, the records that can be used, and a line for each that cannot."""
+        if self.stored_vision is not None or self.images is None:
+            return None, list(records), ()
+        distinct, _ = _distinct(records, [record.image.name for record in records])
+        pixels: dict[str, Tensor] = {}
+        skipped: list[str] = []
+        for record in distinct:
+            try:
+                pixels[record.image.name] = self._pixels(record, self.images, epoch)
+            except SampleError as error:
+                if self.on_bad_sample == "error":
+                    raise
+                skipped.append(str(error))
+        if not pixels:
+            raise SampleError(f"No image of a batch of {len(records)} can be used; the first: {skipped[0]}")
+        kept = [record for record in records if record.image.name in pixels]
+        return VisionInput(torch.stack(list(pixels.values()))), kept, tuple(skipped)
+
+    def _pixels(self, record: Record, processor: ImageProcessor, epoch: int) -> Tensor:
+        """Return uint8 pixels [3, H, W], augmented by the seed of the sample in this epoch."""
+        if self.augmentation is None or not self.augmentation.any:
+            return processor([_open(record)]).pixels[0]
+        changes = Augmentation(
+            crop_scale=self.augmentation.crop,
+            flip=self.augmentation.flip,
+            randaugment_ops=self.augmentation.randaugment,
+            randaugment_magnitude=self.augmentation.magnitude,
+        )
+        return changes.augment(_open(record), processor, sample_seed(self.seed, epoch, record.id))
+
+
+def caption_keys(records: Sequence[Record]) -> Tensor:
+    """Return the keys of all captions of each record, int64 [V, C]; 0 where it has fewer."""
+    keys = torch.zeros((len(records), max(len(record.captions) for record in records)), dtype=torch.int64)
+    for row, record in enumerate(records):
+        keys[row, : len(record.captions)] = torch.tensor([caption_key(caption) for caption in record.captions])
+    return keys
+
+
+# --- evaluation: everything, in order, once -------------------------------------------------------------------------
+
+
+def image_batches(records: Iterable[Record], processor: ImageProcessor, batch_size: int) -> Iterator[VisionInput]:
+    """Yield the images of the records in order, as in evaluation: uint8 pixels [V, 3, H, W], V at most `batch_size`.
+
+    Raises:
+        SampleError: an image cannot be used; an evaluation leaves none out.
+    """
+    for group in _grouped(records, batch_size):
+        yield processor([_open(record) for record in group])
+
+
+def text_batches(texts: Iterable[str], processor: TextProcessor, batch_size: int) -> Iterator[TextInput]:
+    """Yield the texts in order, tokenized, at most `batch_size` at a time."""
+    for group in _grouped(texts, batch_size):
+        yield processor(group)
+
+
+def _open(record: Record) -> Image:
+    try:
+        data = record.image.read()
+    except SampleError as error:
+        raise SampleError(f"{record.row}: {error}") from None
+    return decode(data, name=f"{record.row}: {record.image.name}")
+
+
+def _grouped(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    group: list[Value] = []
+    for value in values:
+        group.append(value)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _distinct(values: Sequence[Value], keys: Sequence[Hashable]) -> tuple[list[Value], list[int]]:
+    """Return the first value of each key, in order, and for each value the place of its key."""
+    places: dict[Hashable, int] = {}
+    distinct: list[Value] = []
+    for value, key in zip(values, keys, strict=True):
+        if key not in places:
+            places[key] = len(distinct)
+            distinct.append(value)
+    return distinct, [places[key] for key in keys]

@@ -1,0 +1,51 @@
+"""A user's data: an image folder with a caption file, that file itself, or a Hugging Face `datasets` directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from renaissance import recipe
+from renaissance.data.readers.hf import is_datasets_folder, open_datasets_folder
+from renaissance.data.readers.rows import OnBadSample, ReadRecords, read_records
+from renaissance.data.readers.tables import SUFFIXES, Table, open_table
+from renaissance.errors import DataError
+
+USUAL_STEMS = ("captions", "metadata", "annotations", "results")
+
+
+def read_images(path: Path, columns: recipe.Columns, *, cache: Path, on_bad_sample: OnBadSample) -> ReadRecords:
+    """Return the records of a folder, of a caption file, or of a `datasets` directory.
+
+    Raises:
+        DataError: it is none of these, a column is missing, or nothing can be used.
+        SampleError: a row cannot be used, and `on_bad_sample` is "error".
+    """
+    return read_records(_table(path, cache), columns, on_bad_sample)
+
+
+def _table(path: Path, cache: Path) -> Table:
+    if not path.exists():
+        raise DataError(f"There is no data at '{path}'. Give a folder of images with a caption file, or that file.")
+    if path.is_file():
+        return open_table(path, cache)
+    if is_datasets_folder(path):
+        return open_datasets_folder(path)
+    return open_table(_caption_file(path), cache)
+
+
+def _caption_file(folder: Path) -> Path:
+    """Return the caption file of a folder: the only one, or the only one with a usual name."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise DataError(
+            f"The folder '{folder}' holds no caption file ({', '.join(SUFFIXES)}) and is no `datasets` directory. "
+            "Write one with the columns 'image' and 'caption', a row for each caption."
+        )
+    for stem in USUAL_STEMS:
+        named = [file for file in files if file.stem.lower() == stem]
+        if len(named) == 1:
+            return named[0]
+    if len(files) > 1:
+        names = ", ".join(f"'{file.name}'" for file in files[:10])
+        raise DataError(f"The folder '{folder}' holds several caption files ({names}). Give the path of one of them.")
+    return files[0]

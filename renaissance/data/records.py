@@ -1,0 +1,49 @@
+"""What a data set is made of: records of one image and its captions, in named splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class ImageSource(Protocol):
+    """Where the bytes of one image are; `name` says it in an error message."""
+
+    @property
+    def name(self) -> str:
+        """The path, or the row of a table."""
+        ...
+
+    def read(self) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            SampleError: it is missing or cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image with all its captions. `row` says where it came from ("captions.jsonl, row 17") in error messages."""
+
+    id: str
+    image: ImageSource
+    captions: tuple[str, ...]
+    row: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Records to train on, records set aside for evaluation in training, and the held-out splits by name.
+
+    facts: what was found and guessed, for the user ("column of images: 'file'"). skipped: bad rows left out.
+    """
+
+    train: tuple[Record, ...]
+    validation: tuple[Record, ...]
+    splits: Mapping[str, tuple[Record, ...]]
+    facts: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()

@@ -1,0 +1,108 @@
+"""Pictures of scenes: drawn at a multiple of the size, then averaged, so that edges are smooth."""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image, ImageChops, ImageDraw
+
+from renaissance.data.world.scene import Scene, Thing
+
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
+
+COLOURS: dict[str, Colour] = {
+    "red": (220, 20, 30),
+    "green": (20, 150, 40),
+    "blue": (25, 60, 225),
+    "yellow": (250, 215, 0),
+    "purple": (125, 20, 160),
+    "orange": (255, 125, 0),
+    "pink": (255, 120, 185),
+    "turquoise": (0, 200, 200),
+}
+BACKGROUNDS: dict[str, Colour] = {
+    "white": (255, 255, 255),
+    "light grey": (190, 190, 190),
+    "dark grey": (90, 90, 90),
+    "black": (10, 10, 10),
+}
+FINER = 4
+
+
+def render(scene: Scene, image_size: int) -> Image.Image:
+    """Return an RGB picture of `image_size` pixels a side."""
+    side = image_size * FINER
+    picture = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
+    for thing in scene.things:
+        mask = Image.new("L", (side, side), 0)
+        _fill(ImageDraw.Draw(mask), thing, side)
+        picture.paste(COLOURS[thing.colour], mask=mask)
+        if thing.texture != "plain":
+            # a darker shade: white stripes would cut a thing to pieces on white
+            shade = tuple(value // 2 for value in COLOURS[thing.colour])
+            picture.paste(shade, mask=ImageChops.multiply(mask, _texture(thing, side)))
+    return picture.reduce(FINER)
+
+
+def _fill(draw: ImageDraw.ImageDraw, thing: Thing, side: int) -> None:
+    """Draw a thing in white."""
+    if thing.shape == "circle":
+        draw.circle((thing.x * side, thing.y * side), thing.radius * side, fill=255)
+        return
+    outline = [
+        (side * (thing.x + thing.radius * x), side * (thing.y + thing.radius * y)) for x, y in _OUTLINES[thing.shape]
+    ]
+    draw.polygon(outline, fill=255)
+
+
+def _texture(thing: Thing, side: int) -> Image.Image:
+    """Return where the pattern of a thing is, in white: slanted stripes, or dots in a grid."""
+    mask = Image.new("L", (side, side), 0)
+    draw = ImageDraw.Draw(mask)
+    # the same pattern on every thing, in pixels of the picture: texture tells nothing of size
+    step = side * 0.09
+    left, top, reach = thing.x * side, thing.y * side, math.ceil(thing.radius * side / step) + 1
+    for i in range(-2 * reach, 2 * reach + 1):
+        if thing.texture == "striped":
+            x = left + i * step
+            draw.line(
+                (x - reach * step, top - reach * step, x + reach * step, top + reach * step), 255, round(step * 0.3)
+            )
+            continue
+        for j in range(-reach, reach + 1):
+            centre = (left + (i + j % 2 / 2) * step, top + j * step)
+            draw.circle(centre, step * 0.24, fill=255)
+    return mask
+
+
+def _regular(corners: int, *, inner: float = 1.0, turn: float = 0.0) -> list[Point]:
+    """Return corners on the unit circle, every second one at `inner` of the radius; the first is at the top."""
+    angles = [turn + 2 * math.pi * i / corners for i in range(corners)]
+    radii = [inner if i % 2 else 1.0 for i in range(corners)]
+    return [(r * math.sin(a), -r * math.cos(a)) for a, r in zip(angles, radii, strict=True)]
+
+
+def _heart() -> list[Point]:
+    turns = [2 * math.pi * i / 60 for i in range(60)]
+    curve = [
+        (16 * math.sin(t) ** 3, -13 * math.cos(t) + 5 * math.cos(2 * t) + 2 * math.cos(3 * t) + math.cos(4 * t))
+        for t in turns
+    ]
+    return [(x / 17.5, (y - 2.5) / 17.5) for x, y in curve]
+
+
+def _cross() -> list[Point]:
+    arm, end = 0.3, 0.95
+    corner = [(-arm, -end), (arm, -end), (arm, -arm), (end, -arm), (end, arm), (arm, arm)]
+    return corner + [(-x, -y) for x, y in corner]
+
+
+_OUTLINES: dict[str, list[Point]] = {
+    "square": _regular(4, turn=math.pi / 4),
+    "triangle": _regular(3),
+    "star": _regular(10, inner=0.42),
+    "heart": _heart(),
+    "cross": _cross(),
+    "diamond": [(0.0, -1.0), (0.62, 0.0), (0.0, 1.0), (-0.62, 0.0)],
+}

@@ -1,0 +1,104 @@
+"""Every error that a user can cause, each class with the exit code that the command line returns for it.
+
+| exit code | class |
+|---|---|
+| 0 | success |
+| 1 | a bug in renaissance (please report it) |
+| 2 | `SpecError`: bad usage, spec, shorthand or recipe |
+| 3 | `NonFiniteError`: training met NaN or infinity |
+| 4 | `DataError`: a data set is not what was said of it |
+| 5 | `SampleError`: one image or caption cannot be used |
+| 6 | `PluginError`: a plugin failed, conflicts, or speaks another API version |
+| 7 | `MissingPackageError`: something must be installed first |
+| 8 | `OutputError`: a result cannot be written where it should go |
+| 9 | `ModelFileError`: a saved model is damaged or does not fit |
+| 10 | `HubError`: the Hub could not be reached, or refused |
+| 11 | `CapabilityError`: the model was not trained for what was asked |
+| 12 | `CheckpointError`: a run cannot be resumed |
+| 13 | `FeatureStoreError`: a store of frozen features is damaged |
+| 130 | interrupted (Ctrl-C) |
+"""
+
+from __future__ import annotations
+
+
+class RenaissanceError(Exception):
+    """The base of every error that a user can cause; its message names the thing, the fault and the next step."""
+
+    exit_code: int = 1
+
+
+class SpecError(RenaissanceError):
+    """A spec, a shorthand line, a recipe or a command line is wrong."""
+
+    exit_code = 2
+
+
+class UnknownComponentError(SpecError):
+    """No installed plugin offers the component that was named."""
+
+
+class NonFiniteError(RenaissanceError):
+    """A loss or a gradient became NaN or infinite; the weights were not updated with it."""
+
+    exit_code = 3
+
+
+class DataError(RenaissanceError):
+    """A data set is missing a file, a column or a split, or holds nothing."""
+
+    exit_code = 4
+
+
+class SampleError(RenaissanceError):
+    """One image or caption cannot be used; the message names its row."""
+
+    exit_code = 5
+
+
+class PluginError(RenaissanceError):
+    """A plugin failed, conflicts with another, or was made for another API version."""
+
+    exit_code = 6
+
+
+class MissingPackageError(RenaissanceError):
+    """A package that the task at hand needs is not installed; the message gives the pip line."""
+
+    exit_code = 7
+
+
+class OutputError(RenaissanceError):
+    """A result cannot be written: the folder is taken, or not writable."""
+
+    exit_code = 8
+
+
+class ModelFileError(RenaissanceError):
+    """A saved model is damaged, or its tensors do not fit its config."""
+
+    exit_code = 9
+
+
+class HubError(RenaissanceError):
+    """The Hub could not be reached, or refused the request."""
+
+    exit_code = 10
+
+
+class CapabilityError(RenaissanceError):
+    """The model was not trained for what was asked of it; the message names the task to add."""
+
+    exit_code = 11
+
+
+class CheckpointError(RenaissanceError):
+    """A run has no checkpoint that fits, so it cannot be resumed."""
+
+    exit_code = 12
+
+
+class FeatureStoreError(RenaissanceError):
+    """A store of frozen features is damaged or truncated."""
+
+    exit_code = 13

@@ -1,0 +1,1 @@
+"""Protocols, the scoring interface and intervals."""

@@ -1,0 +1,99 @@
+"""The key of stored features is content: what the tower is, what it was given, and what computed it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renaissance.features.layout import FORMAT
+from renaissance.toolkit.canonical import BUCKET_TOKENS, IMAGES_A_CALL, TEXTS_A_CALL
+
+# the libraries whose code decides what a tower computes
+LIBRARIES = ("renaissance-vl", "torch", "transformers", "timm", "open-clip-torch", "tokenizers", "pillow")
+
+
+def content_digest(content: bytes | str) -> str:
+    """Return the SHA-256, hexadecimal, of a sample: the bytes of an image file, or a caption."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def tower_digest(module: nn.Module, config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over the config and each parameter and buffer: name, dtype, shape and bytes."""
+    digest = hashlib.sha256(_canonical_json(config))
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name in sorted(named):
+        tensor = named[name].detach()
+        digest.update(_canonical_json([name, str(tensor.dtype), list(tensor.shape)]))
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def kernel_facts(device: torch.device) -> dict[str, str]:
+    """Return what decides how floats are summed on this device, the versions of the libraries included."""
+    facts = {"device": device.type, **{name: _version(name) for name in LIBRARIES}}
+    if device.type == "cpu":
+        # convolutions are split among the threads, and sum in another order for another number of them
+        return {**facts, "cpu": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads())}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        precision = f"{torch.get_float32_matmul_precision()}, cudnn tf32 {torch.backends.cudnn.allow_tf32}"
+        versions = f"CUDA {torch.version.cuda}, cuDNN {_cudnn_version()}"
+        return {
+            **facts,
+            "gpu": f"{properties.name} {properties.major}.{properties.minor}",
+            "float32": precision,
+            "cuda": versions,
+        }
+    return facts
+
+
+def store_facts(
+    *, tower: str, dtype: torch.dtype, processor: Mapping[str, Any], samples: Iterable[str], kernel: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return everything that a store's key is made of, JSON-able.
+
+    tower: `tower_digest`. processor: what the tower's processor describes. samples: content digests; neither their
+    order nor repeats matter. kernel: `kernel_facts`.
+    """
+    distinct = sorted(set(samples))
+    return {
+        "format": FORMAT,
+        "tower": tower,
+        "dtype": str(dtype),
+        "processor": processor,
+        "samples": hashlib.sha256("".join(distinct).encode()).hexdigest(),
+        "count": len(distinct),
+        "kernel": dict(kernel),
+        "shapes": {"images": IMAGES_A_CALL, "texts": TEXTS_A_CALL, "bucket": BUCKET_TOKENS},
+    }
+
+
+def store_key(facts: Mapping[str, Any]) -> str:
+    """Return the key, 64 hexadecimal digits, of what `store_facts` gathered."""
+    return hashlib.sha256(_canonical_json(facts)).hexdigest()
+
+
+def _canonical_json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _cudnn_version() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch lacks the annotation
+    return version
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

@@ -1,0 +1,92 @@
+"""The two-tower model: a vision tower, a text tower, and a head that fuses their streams.
+
+Letters: V distinct images, T distinct texts, P pairs, N and L tokens, D widths.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renaissance.api import Features, FusionHeadEntry, Joint, Modality, ModelFacts, Output, TextInput, TowerFacts, VisionInput
+from renaissance.toolkit.canonical import encode_canonical
+from renaissance.toolkit.pooling import one_vector
+
+
+class TwoTower(nn.Module):
+    """The few steps that every task works with: encode each modality, fuse pairs, represent one modality."""
+
+    def __init__(self, vision: nn.Module, text: nn.Module, fusion: nn.Module, entry: FusionHeadEntry, slots: int = 1) -> None:
+        super().__init__()
+        self.vision = vision
+        self.text = text
+        self.fusion = fusion
+        self.outputs, self.shared_space = entry.outputs, entry.shared_space
+        self.slots = _slot_types(slots, tower_facts(vision).width) if slots > 1 else None
+
+    def encode_vision(self, images: VisionInput) -> Features:
+        """Encode distinct images; a frozen tower runs in canonical shapes, without a graph."""
+        return _encode(self.vision, images)
+
+    def encode_text(self, texts: TextInput) -> Features:
+        """Encode distinct texts; a frozen tower runs in canonical shapes, without a graph."""
+        return _encode(self.text, texts)
+
+    def fuse(self, vision: Features, text: Features, outputs: frozenset[Output], slots: Tensor | None = None) -> Joint:
+        """Fuse pair i of vision [P, N, D] and text [P, L, D]; slots int64 [P]: which image of its item each is."""
+        if self.slots is not None and slots is not None:
+            vision = replace(vision, tokens=vision.tokens + self.slots(slots).unsqueeze(1))
+        return self.fusion(vision, text, outputs)  # type: ignore[no-any-return]  # nn.Module.__call__
+
+    def represent(self, features: Features, modality: Modality) -> Tensor:
+        """Return one vector [B, D] for each input: the tower's own pooled vector, in the shared space if there is one."""
+        vector = one_vector(features)
+        return self.fusion.project(vector, modality) if self.shared_space else vector  # type: ignore[operator,no-any-return]
+
+    def facts(self) -> ModelFacts:
+        """Return what tasks must know of this model."""
+        vision, text, fusion = tower_facts(self.vision), tower_facts(self.text), _Fusion(self.fusion)
+        fused = bool(self.outputs)
+        return ModelFacts(
+            vision=fusion.width if self.shared_space else vision.width,
+            text=fusion.width if self.shared_space else text.width,
+            joint=fusion.pooled_width if "pooled" in self.outputs else None,
+            fused_text=fusion.width if fused else None,
+            shared_space=self.shared_space,
+            tokenizer=self.text.processor.facts,  # type: ignore[union-attr]  # a Backbone
+        )
+
+
+def tower_facts(tower: Any) -> TowerFacts:
+    """Return what a fusion head must know of a tower."""
+    return TowerFacts(width=tower.width, class_token=tower.class_token)
+
+
+def holds_still(tower: nn.Module) -> bool:
+    """Return whether no parameter of a tower is trained."""
+    return not any(parameter.requires_grad for parameter in tower.parameters())
+
+
+def _encode(tower: nn.Module, inputs: Any) -> Features:
+    frozen = holds_still(tower)
+    with torch.no_grad() if frozen else nullcontext():
+        return encode_canonical(tower, inputs) if frozen else tower(inputs)
+
+
+def _slot_types(slots: int, width: int) -> nn.Embedding:
+    """Return token types of the slots of an item; they start at zero, so the second slot starts as the first."""
+    types = nn.Embedding(slots, width)
+    nn.init.zeros_(types.weight)
+    return types
+
+
+class _Fusion:
+    """The widths of a fusion head, typed."""
+
+    def __init__(self, head: Any) -> None:
+        self.width: int = head.width
+        self.pooled_width: int = head.pooled_width

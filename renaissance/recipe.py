@@ -1,0 +1,373 @@
+"""A recipe: everything that a run is made of, as data. The same recipe and seed give the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+
+from renaissance.errors import SpecError
+from renaissance.shorthand import parse_spec
+from renaissance.spec import OneTowerSpec, OptionName, Strict, TwoTowerSpec, explain, shown, validate_spec
+
+MAX_BYTES = 256 * 1024
+
+Count = Annotated[int, Field(ge=1, le=2**40)]
+OnBadSample = Literal["error", "skip"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, le=1e9)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1e9)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-:]*$", max_length=100)]
+
+
+# --- where a model starts ---------------------------------------------------------------------------------------------
+
+
+class Surgery(Strict):
+    """What a start from a saved model may change; whatever differs without being named here is an error."""
+
+    drop_tasks: tuple[Name, ...] = Field((), strict=False, description="Heads that are left behind.")
+    add_tasks: tuple[Name, ...] = Field((), strict=False, description="Heads that are new.")
+
+
+class SavedStart(Strict):
+    """Start from a model that was saved: a folder, or a repository of the Hub."""
+
+    model: str = Field(min_length=1, max_length=400, description="A model folder, a run folder, or 'org/name[@commit]'.")
+    surgery: Surgery = Surgery()
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class Columns(Strict):
+    """Which columns hold what; what is not named is guessed, and shown."""
+
+    image: str | None = Field(None, description="Path below the folder, or the encoded image itself.")
+    caption: str | tuple[str, ...] | None = Field(None, description="Text, a list of texts, or several columns.")
+    id: str | None = Field(None, description="Identifier of the sample; default: the image's path.")
+
+    @field_validator("caption", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class HoldOut(Strict):
+    """Part of the samples set aside, whole groups at a time, drawn by the seed of the recipe's data.
+
+    by "id": samples of one id (or image) stay together. by "family": captions that differ in one word, or share the
+    part before a colon, stay together, so that no held-out caption is a word away from one that was trained on.
+    """
+
+    name: Name = Field(description="Name of the split that they make.")
+    by: Literal["id", "family"]
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Split(Strict):
+    """A named selection of samples, for evaluation."""
+
+    where: dict[str, str | tuple[str, ...]] = Field(description="Column: the value, or values, that it must have.")
+    seen: bool = Field(False, description="Keep only samples whose id is among the training samples.")
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _tuples(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return value
+
+
+class WorldData(Strict):
+    """Drawn scenes with captions, generated from a seed."""
+
+    kind: Literal["world"] = "world"
+    train: Count = Field(2000, le=200_000, description="Scenes to train on.")
+    test: Count = Field(500, le=50_000, description="Held-out scenes.")
+    captions: Count = Field(5, le=20, description="Captions of each scene.")
+    image_size: Count = Field(64, ge=16, le=512, description="Pixels a side.")
+    seed: int = Field(0, ge=0, le=2**31)
+
+
+class ImagesData(Strict):
+    """An image folder with a CSV, TSV, JSONL or Parquet file of captions, or a Hugging Face `datasets` directory."""
+
+    kind: Literal["images"] = "images"
+    path: str | None = Field(None, description="The folder, or its caption file; `--data` sets it.")
+    columns: Columns = Columns()
+    train: Split | None = Field(None, description="Samples to train on; default: all that no other split holds.")
+    hold_out: tuple[HoldOut, ...] = Field((HoldOut(name="test", by="id", share=0.1),), strict=False)
+    splits: dict[Name, Split] = Field(default_factory=dict, description="Further splits to evaluate on.")
+    seed: int = Field(0, ge=0, le=2**31, description="Draws the held-out samples.")
+
+
+Data = Annotated[WorldData | ImagesData, Field(discriminator="kind")]
+
+
+class Augmentation(Strict):
+    """Random changes of training images, each a function of (seed, epoch, sample id)."""
+
+    crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None, strict=False, description="Random resized crop: least and greatest share of the area."
+    )
+    flip: bool = Field(False, description="Mirror half of the images; wrong where captions say left and right.")
+    randaugment: Annotated[int, Field(ge=0, le=10)] = Field(0, description="Operations of RandAugment; 0: none.")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="Strength of RandAugment.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.crop is not None and self.crop[0] > self.crop[1]:
+            raise ValueError(f"'crop' is (least, greatest) share, and {self.crop[0]} is more than {self.crop[1]}")
+        return self
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.crop is not None or self.flip or self.randaugment > 0
+
+
+# --- training -----------------------------------------------------------------------------------------------------------
+
+
+class TaskUse(Strict):
+    """A task, with its weight in the sum of losses and its options."""
+
+    weight: NotNegative = 1.0
+    options: dict[OptionName, JsonValue] = Field(default_factory=dict)
+
+
+class BatchSize(Strict):
+    """Pairs of image and caption an update: `size` over all processes, in `accumulation` parts."""
+
+    size: Annotated[int, Field(ge=1, le=2**20)] = 64
+    accumulation: Annotated[int, Field(ge=1, le=2**16)] = 1
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.size % self.accumulation:
+            raise ValueError(f"'size' {self.size} is not a multiple of 'accumulation' {self.accumulation}")
+        return self
+
+
+class Optimiser(Strict):
+    """AdamW with parameter groups: no decay on norms, biases and embeddings of positions; multipliers by part."""
+
+    lr: Positive = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.98), strict=False
+    )
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.01
+    fusion_multiplier: Positive = Field(5.0, description="Learning rate of the fusion, as a multiple of `lr`.")
+    head_multiplier: Positive = Field(5.0, description="Learning rate of the task heads, as a multiple of `lr`.")
+    clip_norm: Positive | None = Field(1.0, description="Greatest norm of all gradients together; null: no clipping.")
+
+
+class Budget(Strict):
+    """How long to train: `steps` updates, or `epochs` passes over the training samples."""
+
+    steps: Count | None = None
+    epochs: Count | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of 'steps' and 'epochs'")
+        return self
+
+
+class Schedule(Strict):
+    """Warm-up, then decay to zero: linear or cosine."""
+
+    decay: Literal["linear", "cosine", "none"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_share: Share | None = Field(None, description="Of all updates; default 0.1.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_share is not None:
+            raise ValueError("give one of 'warmup_steps' and 'warmup_share'")
+        return self
+
+    def warmup(self, steps: int) -> int:
+        """Return the updates of warm-up in a training of `steps` updates."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return int(steps * (0.1 if self.warmup_share is None else self.warmup_share))
+
+
+class Bridge(Strict):
+    """A linear bridge, fitted on the same stored features as the model: InfoNCE, AdamW, cosine decay."""
+
+    width: Count = Field(256, le=65_536, description="Width of the shared space.")
+    epochs: Count = 30
+    batch_size: Count = 512
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.1
+
+
+class Evaluation(Strict):
+    """What is measured, on which splits, and how often."""
+
+    tasks: dict[Name, dict[OptionName, JsonValue]] = Field(default_factory=dict, description="Task: its options.")
+    splits: tuple[Name, ...] = Field((), strict=False, description="Default: every held-out split.")
+    primary: str | None = Field(None, description="The score that counts: 'split/task/metric'.")
+    every: Count | None = Field(None, description="Updates between evaluations in training; null: only at the end.")
+    validation: Count = Field(256, description="Training samples set aside for evaluations in training.")
+    untrained: bool = Field(True, description="Measure the untrained model too.")
+    bridge: Bridge | None = Field(None, description="Fit a linear bridge on the same stored features, and measure it.")
+    batch_size: Count = 64
+
+
+class Recipe(Strict):
+    """A run: where the model starts, tasks, data, optimiser, budget, schedule, seed."""
+
+    name: Name = "run"
+    start: TwoTowerSpec | OneTowerSpec | SavedStart = Field(description="Shorthand, a spec, or a saved model.")
+    tasks: dict[Name, TaskUse] = Field(min_length=1, description="What to train for.")
+    data: Data = WorldData()
+    augmentation: Augmentation = Augmentation()
+    on_bad_sample: OnBadSample = Field("error", description="Skipped samples are counted, and printed.")
+    batch: BatchSize = BatchSize()
+    optimiser: Optimiser = Optimiser()
+    budget: Budget = Budget(epochs=1)
+    schedule: Schedule = Schedule()
+    evaluation: Evaluation = Evaluation()
+    store: bool = Field(False, description="Run frozen towers once over the data, and train from their stored outputs.")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: Count | None = Field(None, description="Updates between checkpoints; null: at the end.")
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
+    workers: Annotated[int, Field(ge=0, le=128)] = Field(0, description="Loader processes; they change no result.")
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), strict=False)
+    seed: int = Field(0, ge=0, le=2**31)
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _parsed(cls, value: object) -> object:
+        if isinstance(value, str):
+            return _within_pydantic(lambda: parse_spec(value))
+        if isinstance(value, dict) and "model" not in value:
+            return _within_pydantic(lambda: validate_spec(value))
+        return SavedStart.model_validate(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _physics(self) -> Self:
+        if sum(task.weight for task in self.tasks.values()) <= 0:
+            raise ValueError("the weights of the tasks sum to nothing; give one of them a weight above 0")
+        if self.budget.steps is not None and self.schedule.warmup(self.budget.steps) >= self.budget.steps:
+            warmup = self.schedule.warmup(self.budget.steps)
+            raise ValueError(f"the warm-up of {warmup} steps is not shorter than the training of {self.budget.steps}")
+        if isinstance(self.data, WorldData) and self.batch.size > self.data.train:
+            raise ValueError(f"a batch of {self.batch.size} cannot be formed of {self.data.train} training scenes")
+        if self.store and self.augmentation.any:
+            raise ValueError("a store holds one view of each image: turn 'augmentation' off, or 'store'")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Return the recipe as JSON-able data from which `validate_recipe` gives it back."""
+        return self.model_dump(mode="json")
+
+
+def _within_pydantic(parse: Any) -> object:
+    try:
+        return parse()
+    except SpecError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+
+
+def validate_recipe(data: object) -> Recipe:
+    """Return the recipe that JSON-like `data` describes.
+
+    Raises:
+        SpecError: with the path of the first fault and the nearest valid key.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(explain(error, Recipe.model_json_schema(), what="recipe")) from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        SpecError: the file is missing, too large, not plain YAML, or not a recipe.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"The recipe '{shown(path)}' cannot be read: {error.strerror}.") from None
+    return validate_recipe(parse_yaml(raw, what=path.name))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe."""
+    return Recipe.model_json_schema()
+
+
+# --- YAML without its traps -----------------------------------------------------------------------------------------
+
+
+def parse_yaml(raw: bytes, *, what: str) -> Any:
+    """Parse YAML with the safe loader: no aliases, no duplicate keys, no tags, no octal or yes/no surprises.
+
+    Raises:
+        SpecError: naming `what`, the line and the fault.
+    """
+    if len(raw) > MAX_BYTES:
+        raise SpecError(f"{what}: {len(raw):,} bytes are more than a recipe's {MAX_BYTES:,}.")
+    try:
+        return yaml.load(raw.decode("utf-8"), Loader=_PlainLoader)  # noqa: S506: _PlainLoader is a SafeLoader
+    except UnicodeDecodeError:
+        raise SpecError(f"{what}: not UTF-8 text.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}:" if mark else ""
+        raise SpecError(f"{what}:{where} {shown(getattr(error, 'problem', None) or error, 200)}.") from None
+    except (RecursionError, ValueError) as error:
+        raise SpecError(f"{what}: {shown(error, 200)}.") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader without aliases and duplicate keys, with the numbers and truth values of JSON."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "aliases ('*name') are not allowed; write the value out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{shown(key)}' stands twice; keep one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _json_scalars(loader: type[_PlainLoader]) -> None:
+    """Keep only JSON's null, truth values and numbers, so that no, on, 012 and 1:30 stay text (and are refused)."""
+    kept = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in kept]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    import re
+
+    loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+    loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]{0,18})$"), list("-0123456789"))
+    number = re.compile(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$")
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-0123456789"))
+
+
+_json_scalars(_PlainLoader)

@@ -1,0 +1,377 @@
+"""Spec and registry -> Plan: names become entries, options are checked, and what cannot fit is refused. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from renaissance.api import (
+    Architecture,
+    BackboneEntry,
+    Capabilities,
+    Entry,
+    FusionHeadEntry,
+    Modality,
+    Options,
+    TaskEntry,
+    Unknown,
+    Weights,
+)
+from renaissance.errors import SpecError, UnknownComponentError
+from renaissance.registry import Component, Kind, Registry, default_registry
+from renaissance.shorthand import parse_spec
+from renaissance.spec import (
+    LIBRARIES,
+    AdapterRule,
+    FusionSpec,
+    Layers,
+    OneTowerSpec,
+    Part,
+    PartRule,
+    Rule,
+    TowerSpec,
+    TwoTowerSpec,
+    did_you_mean,
+    explain,
+    shown,
+    validate_spec,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TowerPlan:
+    """A backbone that exists, its checked options, and what is known of it."""
+
+    name: str
+    plugin: str
+    entry: BackboneEntry
+    options: Options
+    facts: Capabilities
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class FusionPlan:
+    """A fusion head that exists, with its checked options."""
+
+    name: str
+    plugin: str
+    entry: FusionHeadEntry
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task that exists, with its checked options."""
+
+    name: str
+    plugin: str
+    entry: TaskEntry
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked assembly. `spec` is canonical: resolving it again gives the same plan.
+
+    frozen: the parts that hold still, later rules already applied; tasks in the order in which they run.
+    plugins: the third-party plugins that it needs, with their distributions.
+    """
+
+    spec: TwoTowerSpec
+    vision: TowerPlan
+    text: TowerPlan
+    fusion: FusionPlan
+    frozen: tuple[Part, ...]
+    tasks: Mapping[str, TaskPlan]
+    plugins: Mapping[str, str]
+
+
+TaskUses = Mapping[str, Mapping[str, Any]]
+
+
+def as_spec(spec: object) -> OneTowerSpec | TwoTowerSpec:
+    """Return the spec that a line of shorthand, a mapping or a spec stands for."""
+    if isinstance(spec, OneTowerSpec | TwoTowerSpec):
+        return spec
+    return parse_spec(spec) if isinstance(spec, str) else validate_spec(spec)
+
+
+def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Registry | None = None) -> Plan:
+    """Check a spec and its tasks against what is installed.
+
+    `tasks` are names, or names with options. Nothing heavy is imported, and nothing is downloaded.
+
+    Raises:
+        SpecError: a name, an option or a combination is wrong; the message says what to write in its place.
+        PluginError: a plugin that is named failed, or two offer the same bare name.
+    """
+    registry = registry or default_registry()
+    model = as_spec(spec)
+    if isinstance(model, OneTowerSpec):
+        raise SpecError("One-tower models cannot be built yet; name two towers: 'vit-base + bert-base, two-tower'.")
+    rules = _rules(model.rules)
+    vision = _tower(model.vision, "vision", _weights(rules, "vision"), registry)
+    text = _tower(model.text, "text", _weights(rules, "text"), registry)
+    fusion = _fusion(model.fusion, registry)
+    frozen = _frozen(rules, {"vision": vision, "text": text})
+    plans = _tasks(tasks, fusion, registry)
+    used = (vision.plugin, text.plugin, fusion.plugin, *(task.plugin for task in plans.values()))
+    return Plan(
+        spec=_canonical(vision, text, fusion, frozen),
+        vision=vision,
+        text=text,
+        fusion=fusion,
+        frozen=frozen,
+        tasks=plans,
+        plugins=_distributions(used, registry),
+    )
+
+
+# --- components -------------------------------------------------------------------------------------------------------
+
+
+def _tower(tower: TowerSpec, modality: Modality, weights: Weights, registry: Registry) -> TowerPlan:
+    component, extra = _backbone(tower.name, modality, registry)
+    entry = cast(BackboneEntry, component.entry)
+    given = {**tower.options, **extra}
+    options = checked_options(entry, given, of=tower.name)
+    if tower.layers is not None:
+        given["layers"] = _first(tower.layers, entry, entry.describe(options), tower.name)
+        options = checked_options(entry, given, of=tower.name)
+    facts = entry.describe(options)
+    if weights == "pretrained" and facts.pretrained is False:
+        raise SpecError(f"'{entry.name}' has no pretrained weights; say 'random {modality}', or 'random both'.")
+    name = tower.name if entry.library else component.qualified
+    return TowerPlan(name, component.plugin, entry, options, facts, weights)
+
+
+def _backbone(name: str, modality: Modality, registry: Registry) -> tuple[Component, dict[str, Any]]:
+    library, _, model = name.partition(":")
+    if library in LIBRARIES and model:
+        model, _, revision = model.partition("@")
+        component = _find_backbone(library, modality, registry, name)
+        return component, {"model": model, "revision": revision or None}
+    return _find_backbone(name, modality, registry, name), {}
+
+
+def _find_backbone(name: str, modality: Modality, registry: Registry, written: str) -> Component:
+    other: Modality = "text" if modality == "vision" else "vision"
+    try:
+        return registry.find("backbone", name, modality)
+    except UnknownComponentError as unknown:
+        try:
+            component = registry.find("backbone", name, other)
+        except UnknownComponentError:
+            raise unknown from None
+    if written != name:
+        raise SpecError(f"The library '{name}' gives {other} backbones only, and '{shown(written)}' is in the {modality} tower.")
+    raise SpecError(
+        f"'{component.qualified}' encodes {'text' if other == 'text' else 'images'}, but it is in the {modality} tower. "
+        "The vision backbone comes first: 'vit-base + bert-base'."
+    )
+
+
+def _fusion(fusion: FusionSpec, registry: Registry) -> FusionPlan:
+    component = registry.find("fusion-head", fusion.name)
+    entry = cast(FusionHeadEntry, component.entry)
+    options = checked_options(entry, fusion.options, of=fusion.name)
+    entry.check(options)
+    return FusionPlan(component.qualified, component.plugin, entry, options)
+
+
+def checked_options(entry: Entry, given: Mapping[str, Any], *, of: str) -> Options:
+    """Return the options of an entry, checked with its own class.
+
+    Raises:
+        SpecError: an option is unknown, of the wrong type or out of range.
+    """
+    hidden = {"model", "revision"} if getattr(entry, "library", False) else set()
+    unknown = next((key for key in given if key not in entry.options.model_fields), None)
+    if unknown is not None:
+        names = sorted(set(entry.options.model_fields) - hidden)
+        listed = f" Its options: {', '.join(names)}." if names else " It has no options."
+        raise SpecError(f"'{shown(of)}' has no option '{shown(unknown)}'.{did_you_mean(unknown, names)}{listed}")
+    try:
+        return entry.options.model_validate(dict(given), strict=None)
+    except ValidationError as error:
+        raise SpecError(explain(error, entry.options.model_json_schema(), what=shown(of))) from None
+
+
+def _first(layers: Layers, entry: BackboneEntry, facts: Capabilities, name: str) -> int:
+    """Return how many first layers a slice builds; it is the option `layers` in another form."""
+    if facts.layered is False or "layers" not in entry.options.model_fields:
+        raise SpecError(f"'{name}' does not list its layers, so none can be cut away; leave out '{layers}'.")
+    if layers.start not in (None, 0):
+        raise SpecError(f"'{name}{layers}' cannot be built yet: only first layers can, as '{name}[:6]'.")
+    if isinstance(facts.depth, Unknown):
+        if layers.stop is None or layers.stop < 1:
+            raise SpecError(f"The depth of '{name}' is known at build only; count its layers from the start, as '[:6]'.")
+        return layers.stop
+    return _range(layers, facts.depth, name)[1]
+
+
+def _range(layers: Layers, depth: int, name: str) -> tuple[int, int]:
+    for end in (layers.start, layers.stop):
+        if end is not None and not -depth <= end <= depth:
+            raise SpecError(f"'{name}' has {depth} layers, so '{layers}' reaches beyond it; at most '[:{depth}]'.")
+    start, stop, _ = slice(layers.start, layers.stop).indices(depth)
+    if start >= stop:
+        raise SpecError(f"'{layers}' of the {depth} layers of '{name}' is empty; write for example '[:{depth // 2 or 1}]'.")
+    return start, stop
+
+
+# --- rules --------------------------------------------------------------------------------------------------------------
+
+
+def _rules(rules: Iterable[Rule]) -> list[PartRule]:
+    """Refuse by name what is no part of a two-tower model or is not built yet; take 'both' apart."""
+    simple: list[PartRule] = []
+    for rule in rules:
+        if isinstance(rule, AdapterRule):
+            raise SpecError(f"Adapters ('{rule.action} {rule.part}') cannot be built yet; freeze or train '{rule.part}' whole.")
+        if rule.part.name == "encoder":
+            raise SpecError(f"'{rule.part}' is a part of one-tower models; a two-tower model has vision, text, fusion, both.")
+        names = ("vision", "text") if rule.part.name == "both" else (rule.part.name,)
+        simple += [_supported(rule.model_copy(update={"part": rule.part.model_copy(update={"name": n})})) for n in names]
+    return simple
+
+
+def _supported(rule: PartRule) -> PartRule:
+    part = rule.part
+    if rule.action in ("random", "pretrained"):
+        if part.group or part.layers:
+            raise SpecError(f"'{rule.action} {part}': weights are chosen for whole towers; write '{rule.action} {part.name}'.")
+        if part.name == "fusion" and rule.action == "pretrained":
+            raise SpecError("A fusion head has no pretrained weights of its own; start from a saved model to keep one.")
+    elif part.group in ("norms", "biases"):
+        raise SpecError(f"'{rule.action} {part}' cannot be built yet; freeze a part, its embeddings or its first layers.")
+    elif part.layers and part.layers.start not in (None, 0):
+        raise SpecError(f"'{rule.action} {part}' cannot be built yet: only first layers can be held, as '{part.name}[:6]'.")
+    elif part.name == "fusion" and (part.layers or part.group):
+        raise SpecError(f"'{rule.action} {part}' cannot be built yet; write '{rule.action} fusion'.")
+    return rule
+
+
+def _weights(rules: Iterable[PartRule], tower: str) -> Weights:
+    chosen: Weights = "pretrained"
+    for rule in rules:
+        if rule.part.name == tower and rule.action in ("random", "pretrained"):
+            chosen = "random" if rule.action == "random" else "pretrained"
+    return chosen
+
+
+def _frozen(rules: Iterable[PartRule], towers: Mapping[str, TowerPlan]) -> tuple[Part, ...]:
+    """Apply freezing rules in order: each part ends with how many of its first layers hold still."""
+    held: dict[str, Part] = {}
+    for rule in rules:
+        if rule.action not in ("frozen", "trainable"):
+            continue
+        part = _bounded(rule.part, towers)
+        if rule.action == "frozen":
+            held[part.name] = _wider(held.get(part.name), part)
+        elif part.layers is None and part.group is None:
+            held.pop(part.name, None)
+        elif part.name in held:
+            raise SpecError(f"'trainable {rule.part}' under a frozen '{held[part.name]}' cannot be built yet; freeze the first layers alone.")
+    return tuple(held[name] for name in ("vision", "text", "fusion") if name in held)
+
+
+def _bounded(part: Part, towers: Mapping[str, TowerPlan]) -> Part:
+    tower = towers.get(part.name)
+    if tower is None or (part.layers is None and part.group is None):
+        return part
+    if tower.facts.layered is False:
+        raise SpecError(f"'{tower.name}' does not list its layers; write 'frozen {part.name}'.")
+    if part.layers is None or isinstance(tower.facts.depth, Unknown):
+        return part
+    _, last = _range(part.layers, tower.facts.depth, tower.name)
+    return part.model_copy(update={"layers": Layers(start=None, stop=last)})
+
+
+def _wider(old: Part | None, new: Part) -> Part:
+    """Of two frozen prefixes of one part the longer holds: embeddings < [:n] < the whole part."""
+
+    def reach(part: Part) -> float:
+        if part.group == "embeddings":
+            return 0
+        return float("inf") if part.layers is None else part.layers.stop or 0
+
+    return new if old is None or reach(new) >= reach(old) else old
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------------
+
+
+def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Registry) -> dict[str, TaskPlan]:
+    uses: TaskUses = tasks if isinstance(tasks, Mapping) else {name: {} for name in tasks}
+    plans: dict[str, TaskPlan] = {}
+    for name, options in uses.items():
+        component = registry.find("task", name)
+        entry = cast(TaskEntry, component.entry)
+        plans[entry.name] = TaskPlan(component.qualified, component.plugin, entry, checked_options(entry, options, of=name))
+    for task in plans.values():
+        _fits(task.entry, fusion, plans, "two-tower")
+    return _ordered(plans)
+
+
+def _fits(entry: TaskEntry, fusion: FusionPlan, plans: Mapping[str, TaskPlan], architecture: Architecture) -> None:
+    if architecture not in entry.architectures:
+        raise SpecError(f"The task '{entry.name}' does not work on {architecture} models.")
+    missing = sorted(entry.outputs - fusion.entry.outputs)
+    if missing:
+        raise SpecError(
+            f"The task '{entry.name}' reads the fused {' and '.join(missing)} output, which '{fusion.name}' does not give; "
+            "use a fusion head such as 'lxmert', or leave the task out."
+        )
+    for need in entry.needs:
+        if need not in plans:
+            raise SpecError(f"The task '{entry.name}' needs the task '{need}'; add it.")
+    if entry.needs_any and not set(entry.needs_any) & set(plans):
+        raise SpecError(f"The task '{entry.name}' needs one of: {', '.join(entry.needs_any)}; add one.")
+
+
+def _ordered(plans: Mapping[str, TaskPlan]) -> dict[str, TaskPlan]:
+    """Put each task after those whose published values it reads; otherwise keep the order of the recipe."""
+    ordered: dict[str, TaskPlan] = {}
+    waiting = dict(plans)
+    while waiting:
+        ready = [name for name, plan in waiting.items() if not set(plan.entry.needs) & set(waiting)]
+        if not ready:
+            raise SpecError(f"The tasks {', '.join(waiting)} need each other in a circle.")
+        ordered |= {name: waiting.pop(name) for name in ready[:1]}
+    return ordered
+
+
+# --- the canonical form -------------------------------------------------------------------------------------------------
+
+
+def _canonical(vision: TowerPlan, text: TowerPlan, fusion: FusionPlan, frozen: tuple[Part, ...]) -> TwoTowerSpec:
+    starts = [PartRule(action="random", part=Part(name=_part_name(t))) for t in (vision, text) if t.weights == "random"]
+    return TwoTowerSpec(
+        vision=_canonical_tower(vision),
+        text=_canonical_tower(text),
+        fusion=FusionSpec(name=fusion.name, options=fusion.options.model_dump(mode="json", exclude_defaults=True)),
+        rules=(*starts, *(PartRule(action="frozen", part=part) for part in frozen)),
+    )
+
+
+def _canonical_tower(tower: TowerPlan) -> TowerSpec:
+    named = {"model", "revision"} if tower.entry.library else set()
+    options = tower.options.model_dump(mode="json", exclude_defaults=True, exclude=named)
+    return TowerSpec(name=tower.name, options=options)
+
+
+def _part_name(tower: TowerPlan) -> Any:
+    return tower.entry.modality
+
+
+def _distributions(plugins: Iterable[str], registry: Registry) -> dict[str, str]:
+    found = {name: registry.plugin(name) for name in sorted(set(plugins))}
+    return {name: f"{plugin.distribution} {plugin.version}" for name, plugin in found.items() if plugin is not None}
+
+
+__all__ = ["FusionPlan", "Kind", "Plan", "TaskPlan", "TowerPlan", "as_spec", "checked_options", "resolve"]

@@ -1,0 +1,236 @@
+"""The one-line form of a spec: `"vit-base + bert-base, two-tower, frozen text"`.
+
+    spec    = tower [ "+" tower ] { "," clause }
+    tower   = name [ slice ] [ "(" key "=" json { "," key "=" json } ")" ]
+    name    = short | plugin ":" short | library ":" model [ "@" revision ]
+    clause  = "one-tower" | "two-tower" | rule part | adapter part | fusion head
+    rule    = "frozen" | "trainable" | "random" | "pretrained"
+    adapter = ("lora" | "bitfit" | "adapter") [ "(" options ")" ]
+    part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ ".embeddings" | ".norms" | ".biases" ] [ slice ]
+    slice   = "[" [int] ":" [int] "]"
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from renaissance.errors import SpecError
+from renaissance.spec import (
+    ADAPTERS,
+    COMPONENT_NAME,
+    GROUPS,
+    PARTS,
+    VERBS,
+    AdapterRule,
+    FusionSpec,
+    OneTowerSpec,
+    TowerSpec,
+    TwoTowerSpec,
+    did_you_mean,
+    parse_json,
+    shown,
+    validate_spec,
+)
+
+MAX_LENGTH = 16_384
+_ARCHITECTURES = ("one-tower", "two-tower")
+_NAME = re.compile(COMPONENT_NAME)
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INTEGER = re.compile(r"-?[0-9]{1,10}(?![0-9])")
+_DECODER = json.JSONDecoder()
+
+
+def parse_spec(text: str) -> OneTowerSpec | TwoTowerSpec:
+    """Return the spec that one line of shorthand stands for.
+
+    Raises:
+        SpecError: the line breaks the grammar; the message shows where, and what could stand there.
+    """
+    if len(text) > MAX_LENGTH:
+        raise SpecError(f"A spec has at most {MAX_LENGTH} characters, and this one has {len(text)}.")
+    return _Parser(text).spec()
+
+
+def format_spec(spec: OneTowerSpec | TwoTowerSpec) -> str:
+    """Return the one line from which `parse_spec` gives this spec back."""
+    if isinstance(spec, TwoTowerSpec):
+        towers, fusion = [spec.vision, spec.text], [_component(spec.fusion)]
+    else:
+        towers, fusion = [spec.base, *([spec.donor] if spec.donor else [])], []
+    rules = [
+        f"{rule.action}{_options(rule.options) if isinstance(rule, AdapterRule) else ''} {rule.part}" for rule in spec.rules
+    ]
+    return ", ".join([" + ".join(map(_component, towers)), spec.architecture, *rules, *fusion])
+
+
+def _component(component: TowerSpec | FusionSpec) -> str:
+    layers = component.layers if isinstance(component, TowerSpec) else None
+    return f"{component.name}{layers or ''}{_options(component.options)}"
+
+
+def _options(options: dict[str, Any]) -> str:
+    return f"({', '.join(f'{key}={json.dumps(value)}' for key, value in options.items())})" if options else ""
+
+
+class _Parser:
+    """A recursive-descent parser; `at` is the position of the next character."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    def spec(self) -> OneTowerSpec | TwoTowerSpec:
+        towers = [self.tower()]
+        if self.take("+"):
+            towers.append(self.tower())
+        if self.peek("+"):
+            raise self.fault("a model has at most two towers; clauses are divided by ','")
+        clauses: dict[str, Any] = {"rules": []}
+        while self.take(","):
+            self.clause(clauses)
+        if self.rest():
+            raise self.fault("expected ',' and a clause, or the end")
+        return validate_spec(_with_towers(towers, clauses, self.text))
+
+    def tower(self) -> dict[str, Any]:
+        name = self.match(_NAME)
+        if name is None:
+            raise self.fault("expected the name of a backbone, such as 'vit-base' or 'timm:resnet18'")
+        tower: dict[str, Any] = {"name": name}
+        if self.peek("["):
+            tower["layers"] = self.slice()
+        if self.peek("("):
+            tower["options"] = self.options()
+        return tower
+
+    def clause(self, clauses: dict[str, Any]) -> None:
+        start = self.skip()
+        name = self.match(_NAME)
+        if name is None:
+            raise self.fault("expected a clause, such as 'two-tower', 'frozen text' or 'lxmert'")
+        if name in _ARCHITECTURES:
+            self.once(clauses, "architecture", name, start)
+        elif name in VERBS:
+            clauses["rules"].append({"action": name, "part": self.part(name)})
+        elif name in ADAPTERS:
+            options = self.options() if self.peek("(") else {}
+            clauses["rules"].append({"action": name, "options": options, "part": self.part(name)})
+        else:
+            self.fusion(clauses, name, start)
+
+    def fusion(self, clauses: dict[str, Any], name: str, start: int) -> None:
+        options = self.options() if self.peek("(") else {}
+        if (word := _WORD.match(self.text, self.skip())) is not None:
+            hint = did_you_mean(name, (*VERBS, *ADAPTERS))
+            raise self.fault(f"'{shown(name)} {shown(word[0])}' is no clause.{hint}", at=start)
+        if "[" in self.text[self.at : self.at + 1]:
+            raise self.fault("a fusion head takes options in '( )', not a slice")
+        self.once(clauses, "fusion", {"name": name, "options": options}, start)
+
+    def once(self, clauses: dict[str, Any], key: str, value: Any, start: int) -> None:
+        if key in clauses:
+            word = "architecture" if key == "architecture" else "fusion head"
+            raise self.fault(f"a second {word}; keep one", at=start)
+        clauses[key] = value
+
+    def part(self, verb: str) -> dict[str, Any]:
+        self.skip()
+        word = self.match(_WORD)
+        if word is None:
+            raise self.fault(f"'{verb}' needs a part: '{verb} vision', '{verb} text' or '{verb} both'")
+        name, _, group = word.partition(".")
+        if name not in PARTS:
+            raise self.fault(f"'{shown(name)}' is no part of a model: {', '.join(PARTS)}.{did_you_mean(name, PARTS)}")
+        part: dict[str, Any] = {"name": name}
+        if "." in word:
+            if group not in GROUPS:
+                raise self.fault(f"'.{shown(group)}' is unknown: .{', .'.join(GROUPS)}.{did_you_mean(group, GROUPS)}")
+            part["group"] = group
+        if self.peek("["):
+            part["layers"] = self.slice()
+        return part
+
+    def slice(self) -> dict[str, Any]:
+        self.take("[")
+        start = self.integer()
+        if not self.take(":"):
+            raise self.fault("a slice is '[start:stop]' with whole numbers, such as '[:6]'")
+        stop = self.integer()
+        if not self.take("]"):
+            raise self.fault("a slice is '[start:stop]' with whole numbers, such as '[:6]'")
+        return {"start": start, "stop": stop}
+
+    def integer(self) -> int | None:
+        self.skip()
+        digits = self.match(_INTEGER)
+        return None if digits is None else int(digits)
+
+    def options(self) -> dict[str, Any]:
+        self.take("(")
+        options: dict[str, Any] = {}
+        while not self.take(")"):
+            if options and not self.take(","):
+                raise self.fault("expected ',' or ')' after an option")
+            self.skip()
+            key = self.match(_KEY)
+            if key is None or not self.take("="):
+                raise self.fault("an option is 'key=value'")
+            if key in options:
+                raise self.fault(f"the option '{shown(key)}' stands twice; keep one")
+            options[key] = self.value(key)
+        return options
+
+    def value(self, key: str) -> Any:
+        start = self.skip()
+        try:
+            _, end = _DECODER.raw_decode(self.text, start)
+        except (ValueError, RecursionError):
+            hint = "strings need double quotes, truth values are true and false"
+            raise self.fault(f"the value of '{shown(key)}' is no JSON: {hint}") from None
+        self.at = end
+        return parse_json(self.text[start:end], what=f"option '{shown(key)}'")
+
+    # --- characters ---------------------------------------------------------------------------------------------
+
+    def skip(self) -> int:
+        while self.at < len(self.text) and self.text[self.at] in " \t\n":
+            self.at += 1
+        return self.at
+
+    def rest(self) -> str:
+        return self.text[self.skip() :]
+
+    def peek(self, character: str) -> bool:
+        return self.text.startswith(character, self.skip())
+
+    def take(self, character: str) -> bool:
+        found = self.peek(character)
+        self.at += len(character) if found else 0
+        return found
+
+    def match(self, pattern: re.Pattern[str]) -> str | None:
+        found = pattern.match(self.text, self.skip())
+        if found is None:
+            return None
+        self.at = found.end()
+        return found[0]
+
+    def fault(self, message: str, *, at: int | None = None) -> SpecError:
+        at = self.at if at is None else at
+        here = shown(self.text[at : at + 30]) or "the end"
+        return SpecError(f"{message[:1].upper()}{message[1:]} (at character {at + 1}: '{here}').".replace(".).", ".)"))
+
+
+def _with_towers(towers: list[dict[str, Any]], clauses: dict[str, Any], text: str) -> dict[str, Any]:
+    """Put the towers where the architecture has them; two towers are a two-tower model unless the line says one."""
+    architecture = clauses.setdefault("architecture", _ARCHITECTURES[len(towers) - 1])
+    if architecture == "two-tower":
+        if len(towers) < 2:
+            raise SpecError(f"A two-tower model needs two backbones: '{shown(towers[0]['name'])} + bert-base, two-tower'.")
+        return {**clauses, "vision": towers[0], "text": towers[1]}
+    if "fusion" in clauses:
+        name = clauses["fusion"]["name"]
+        raise SpecError(f"A one-tower model has no fusion head; leave out '{shown(name)}', or say 'two-tower'.")
+    return {**clauses, "base": towers[0], **({"donor": towers[1]} if len(towers) > 1 else {})}

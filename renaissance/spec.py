@@ -1,0 +1,235 @@
+"""What an encoder is made of, as data: `ModelSpec` is a one-tower or a two-tower spec, checked in form but not in meaning.
+
+Whether a named component exists, and whether the parts fit, is for `renaissance.resolve` to say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from renaissance.errors import SpecError
+
+LIBRARIES = ("transformers", "timm", "open-clip")
+VERBS = ("frozen", "trainable", "random", "pretrained")
+ADAPTERS = ("lora", "bitfit", "adapter")
+PARTS = ("vision", "text", "fusion", "encoder", "both")
+GROUPS = ("embeddings", "norms", "biases")
+
+SHORT_NAME = r"[A-Za-z][A-Za-z0-9_.\-]*"
+_MODEL = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9_.\-]+)*"
+_REVISION = r"[A-Za-z0-9_][A-Za-z0-9_.\-/]*"
+_LIBRARY_NAMES = "|".join(LIBRARIES)
+COMPONENT_NAME = rf"(?:(?:{_LIBRARY_NAMES}):{_MODEL}(?:@{_REVISION})?|(?:{SHORT_NAME}:)?{SHORT_NAME})"
+
+# Layer numbers and other integers of a spec stay within what any library can index.
+_MAX_INTEGER = 2**31 - 1
+_MAX_NAME = 200
+
+ComponentName = Annotated[str, StringConstraints(pattern=rf"^{COMPONENT_NAME}$", max_length=_MAX_NAME)]
+LayerNumber = Annotated[int, Field(ge=-_MAX_INTEGER, le=_MAX_INTEGER)]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+JsonOptions = dict[OptionName, JsonValue]
+
+
+class Strict(BaseModel):
+    """Frozen data with no unknown keys, no coerced types and no NaN."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Layers(Strict):
+    """A range of layers, as Python slices it: `[:6]`, `[-4:]`, `[2:5]`."""
+
+    start: LayerNumber | None = Field(None, description="First layer, counted from 0; negative: from the end.")
+    stop: LayerNumber | None = Field(None, description="The layer after the last one; negative: from the end.")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Layers:
+        if self.start is None and self.stop is None:
+            raise ValueError("a slice needs a number: '[:6]', '[6:]' or '[2:6]'")
+        return self
+
+    def __str__(self) -> str:
+        return f"[{'' if self.start is None else self.start}:{'' if self.stop is None else self.stop}]"
+
+
+class TowerSpec(Strict):
+    """A backbone by name, with its options; `layers` builds only that range of its layers."""
+
+    name: ComponentName = Field(description="'vit-base', 'plugin:name', 'timm:model' or 'transformers:org/model@revision'.")
+    layers: Layers | None = Field(None, description="Build these layers only; 'bert-base[:6]' builds six.")
+    options: JsonOptions = Field(default_factory=dict, description="Options of this backbone; see `renaissance show`.")
+
+
+class FusionSpec(Strict):
+    """A fusion head by name, with its options."""
+
+    name: Annotated[str, StringConstraints(pattern=rf"^(?:{SHORT_NAME}:)?{SHORT_NAME}$", max_length=_MAX_NAME)] = Field(
+        "lxmert", description="'lxmert', or another fusion head that `renaissance list` shows."
+    )
+    options: JsonOptions = Field(default_factory=dict, description="Options of this head; see `renaissance show`.")
+
+    @model_validator(mode="after")
+    def _not_an_adapter(self) -> FusionSpec:
+        if self.name in ADAPTERS:
+            raise ValueError(f"'{self.name}' is an adapter, and needs the part that it adapts: '{self.name} text'")
+        return self
+
+
+class Part(Strict):
+    """Part of a model: a tower, the fusion, or some of their layers or parameters."""
+
+    name: Literal["vision", "text", "fusion", "encoder", "both"] = Field(description="'both' is vision and text.")
+    group: Literal["embeddings", "norms", "biases"] | None = Field(None, description="Only these parameters of it.")
+    layers: Layers | None = Field(None, description="Only these layers; '[:6]' takes the embeddings along.")
+
+    def __str__(self) -> str:
+        return f"{self.name}{'.' + self.group if self.group else ''}{self.layers or ''}"
+
+
+class PartRule(Strict):
+    """What is done with a part: frozen or trainable, started at random or from pretrained weights."""
+
+    action: Literal["frozen", "trainable", "random", "pretrained"]
+    part: Part
+
+
+class AdapterRule(Strict):
+    """A parameter-efficient adapter on a part."""
+
+    action: Literal["lora", "bitfit", "adapter"]
+    part: Part
+    options: JsonOptions = Field(default_factory=dict)
+
+
+Rule = Annotated[PartRule | AdapterRule, Field(discriminator="action")]
+
+
+class TwoTowerSpec(Strict):
+    """A vision tower, a text tower, and a head that fuses their streams."""
+
+    architecture: Literal["two-tower"] = "two-tower"
+    vision: TowerSpec
+    text: TowerSpec
+    fusion: FusionSpec = FusionSpec()
+    rules: tuple[Rule, ...] = Field((), description="Later rules win.", strict=False)
+
+
+class OneTowerSpec(Strict):
+    """One stack of blocks for both modalities; `donor` gives the embeddings of the modality that `base` lacks."""
+
+    architecture: Literal["one-tower"] = "one-tower"
+    base: TowerSpec
+    donor: TowerSpec | None = None
+    rules: tuple[Rule, ...] = Field((), description="Later rules win.", strict=False)
+
+
+ModelSpec = Annotated[OneTowerSpec | TwoTowerSpec, Field(discriminator="architecture")]
+_MODEL_SPEC: TypeAdapter[OneTowerSpec | TwoTowerSpec] = TypeAdapter(ModelSpec)
+
+
+def validate_spec(data: object) -> OneTowerSpec | TwoTowerSpec:
+    """Return the spec that JSON-like `data` describes.
+
+    Raises:
+        SpecError: with the path of the first fault and the nearest valid key.
+    """
+    try:
+        return _MODEL_SPEC.validate_python(data)
+    except ValidationError as error:
+        raise SpecError(explain(error, _MODEL_SPEC.json_schema(), what="spec")) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a spec."""
+    return _MODEL_SPEC.json_schema()
+
+
+# --- explaining what pydantic found ---------------------------------------------------------------------------------
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest known word, or "" where none is near."""
+    close = difflib.get_close_matches(word.lower(), sorted(set(known)), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def explain(error: ValidationError, schema: dict[str, Any], *, what: str) -> str:
+    """Return one line: where the first fault of a validation is, what it is, and the nearest valid key."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join(str(step) for step in fault["loc"] if step not in _UNION_TAGS) or what
+    if fault["type"] == "extra_forbidden":
+        key = str(fault["loc"][-1])
+        known = sorted(_keys_beside(schema, error.title, fault["loc"]))
+        listed = f" Known keys: {', '.join(known)}." if known and len(known) <= 24 else ""
+        return f"{what}: unknown key '{shown(path)}'.{did_you_mean(key, known)}{listed}"
+    message = fault["msg"].removeprefix("Value error, ")
+    more = len(error.errors()) - 1
+    return f"{what}: '{shown(path)}': {message[:1].lower()}{message[1:]}{f' (and {more} more)' if more else ''}."
+
+
+def shown(text: object, limit: int = 80) -> str:
+    """Return text as it can be printed in an error: control and bidirectional characters escaped, not too long."""
+    plain = str(text)[: limit + 1]
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in plain)
+    return safe if len(safe) <= limit else safe[:limit] + "..."
+
+
+_UNION_TAGS = frozenset({"one-tower", "two-tower", *ADAPTERS, *VERBS})
+
+
+def _keys_beside(schema: dict[str, Any], title: str, location: tuple[int | str, ...]) -> set[str]:
+    """Collect the keys that the schema allows where the unknown one stood."""
+    nodes = [schema]
+    for step in location[:-1]:
+        nodes = [child for node in nodes for child in _children(schema, node, step)]
+    return {key for node in nodes for option in _options(schema, node) for key in option.get("properties", {})}
+
+
+def _options(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:
+    if "$ref" in node:
+        node = schema.get("$defs", {}).get(node["$ref"].rsplit("/", 1)[-1], {})
+    alternatives = node.get("anyOf") or node.get("oneOf")
+    return [leaf for option in alternatives for leaf in _options(schema, option)] if alternatives else [node]
+
+
+def _children(schema: dict[str, Any], node: dict[str, Any], step: int | str) -> list[dict[str, Any]]:
+    found = []
+    for option in _options(schema, node):
+        if isinstance(step, int):
+            found.append(option.get("items", {}))
+        elif step in option.get("properties", {}):
+            found.append(option["properties"][step])
+        elif isinstance(option.get("additionalProperties"), dict):
+            found.append(option["additionalProperties"])
+        else:  # the tag of a discriminated union stands in the path but not in the data
+            found.append(option)
+    return found
+
+
+def parse_json(text: str, *, what: str) -> Any:
+    """Parse JSON, refusing duplicate keys, NaN and infinities.
+
+    Raises:
+        SpecError: naming `what` and the fault.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in items]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise SpecError(f"{what}: the key '{shown(twice)}' stands twice; keep one.")
+        return dict(items)
+
+    def constant(name: str) -> Any:
+        raise SpecError(f"{what}: {name} is not a number that can be used.")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{what}: not valid JSON ({shown(error)}).") from None

@@ -1,0 +1,1 @@
+"""What plugins compute with (torch): attention blocks, masking, losses, metrics, processors."""

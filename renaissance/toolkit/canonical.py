@@ -1,0 +1,132 @@
+"""Run frozen towers in canonical shapes, so that what a sample gives does not depend on what it is encoded with.
+
+Convolutions choose another kernel for another batch size, and attention sums in another order over another padded
+length. Here every call of the tower has one batch size a modality, and the padded length of a text follows from its
+own length alone: an output is the same, bit for bit, alone, in any batch, and when a store of features is built.
+
+Letters in shapes: V images, T texts, L longest text in tokens, N tokens, D width, B any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from renaissance.api import Backbone, Features, TextInput, VisionInput
+
+IMAGES_A_CALL = 8
+TEXTS_A_CALL = 16
+BUCKET_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of the tower: the rows [B] of the input that it encodes, and the input in its canonical shape."""
+
+    rows: Tensor
+    inputs: VisionInput | TextInput
+
+
+def encode_canonical(tower: Backbone, inputs: VisionInput | TextInput, layers: Sequence[int] = ()) -> Features:
+    """Encode images [V, 3, H, W] or texts [T, L] without autograd and autocast, in micro-batches of one fixed shape.
+
+    Features come back in the order of the inputs. Texts come back padded to the longest real text, with zeros.
+    The tower is in eval mode.
+    """
+    calls = _vision_calls(inputs) if isinstance(inputs, VisionInput) else _text_calls(tower, inputs)
+    device = inputs.pixels.device if isinstance(inputs, VisionInput) else inputs.token_ids.device
+    rows: list[Tensor] = []
+    parts: list[Features] = []
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        for call in calls:
+            rows.append(call.rows)
+            parts.append(_first(tower(call.inputs, layers), len(call.rows)))
+    length = None if isinstance(inputs, VisionInput) else int(text_lengths(inputs).max())
+    return _restore(parts, torch.cat(rows), length)
+
+
+def text_lengths(inputs: TextInput) -> Tensor:
+    """Return int64 [T]: the tokens of each text up to its last real one (at least 1)."""
+    positions = torch.arange(1, inputs.mask.shape[1] + 1, device=inputs.mask.device)
+    return (inputs.mask * positions).amax(1).clamp(min=1)
+
+
+def _vision_calls(inputs: VisionInput) -> Iterator[_Call]:
+    for rows in _groups(torch.arange(len(inputs.pixels), device=inputs.pixels.device), IMAGES_A_CALL):
+        chosen = _repeat_last(rows, IMAGES_A_CALL)
+        yield _Call(rows, replace(inputs, **{name: value[chosen] for name, value in _tensors(inputs)}))
+
+
+def _text_calls(tower: Backbone, inputs: TextInput) -> Iterator[_Call]:
+    facts = tower.processor.facts
+    lengths = text_lengths(inputs)
+    # past the tower's own limit there is no bucket: such a text keeps its length, and the tower refuses it
+    buckets = (-(lengths // -BUCKET_TOKENS) * BUCKET_TOKENS).clamp(max=facts.max_tokens).maximum(lengths)
+    for bucket in sorted(set(buckets.tolist())):
+        for rows in _groups((buckets == bucket).nonzero().flatten(), TEXTS_A_CALL):
+            chosen = _repeat_last(rows, TEXTS_A_CALL)
+            fitted = {
+                name: _fit(value[chosen], bucket, facts.pad_id if name == "token_ids" else 0)
+                for name, value in _tensors(inputs)
+            }
+            yield _Call(rows, replace(inputs, **fitted))
+
+
+def _groups(rows: Tensor, size: int) -> list[Tensor]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _tensors(inputs: VisionInput | TextInput) -> list[tuple[str, Tensor]]:
+    """Return the tensors of an input by field; each has one row a sample."""
+    named = ((field.name, getattr(inputs, field.name)) for field in fields(inputs))
+    return [(name, value) for name, value in named if value is not None]
+
+
+def _repeat_last(rows: Tensor, count: int) -> Tensor:
+    """Return `rows` with the last one repeated up to `count` of them."""
+    return torch.cat((rows, rows[-1:].expand(count - len(rows))))
+
+
+def _fit(values: Tensor, length: int, fill: int) -> Tensor:
+    """Cut or fill [B, L, ...] to [B, length, ...]."""
+    fitted = values.new_full((len(values), length, *values.shape[2:]), fill)
+    kept = min(length, values.shape[1])
+    fitted[:, :kept] = values[:, :kept]
+    return fitted
+
+
+def _first(features: Features, count: int) -> Features:
+    pooled = None if features.pooled is None else features.pooled[:count]
+    layers = tuple(layer[:count] for layer in features.layers)
+    return Features(features.tokens[:count], features.mask[:count], pooled, layers)
+
+
+def _restore(parts: Sequence[Features], rows: Tensor, length: int | None) -> Features:
+    """Join what the calls gave, in the order of the inputs; texts are cut or padded with zeros to `length`."""
+    order = rows.argsort()
+
+    def join(pieces: Iterable[Tensor]) -> Tensor:
+        return torch.cat(tuple(pieces))[order]
+
+    if length is not None:
+        parts = [_cut(part, length) for part in parts]
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return Features(
+        tokens=join(part.tokens for part in parts),
+        mask=join(part.mask for part in parts),
+        pooled=join(pooled) if pooled else None,
+        layers=tuple(join(layer) for layer in zip(*(part.layers for part in parts), strict=True)),
+    )
+
+
+def _cut(features: Features, length: int) -> Features:
+    """Return text features [B, L, D] as [B, length, D], zero where no token is real."""
+    mask = _fit(features.mask, length, 0)
+
+    def cut(tokens: Tensor) -> Tensor:
+        return _fit(tokens, length, 0).masked_fill(~mask.unsqueeze(-1), 0)
+
+    return Features(cut(features.tokens), mask, features.pooled, tuple(cut(layer) for layer in features.layers))

@@ -1,0 +1,32 @@
+"""Where tensors are, and where files that can be made again are kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+def moved(value: Value, device: torch.device) -> Value:
+    """Return a batch, or any dataclass, mapping or tuple of tensors, with all its tensors on a device."""
+    found: Any = value
+    if isinstance(value, Tensor):
+        found = value.to(device, non_blocking=True)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{field.name: moved(getattr(value, field.name), device) for field in fields(value)})
+    elif isinstance(value, dict):
+        found = {key: moved(item, device) for key, item in value.items()}
+    elif isinstance(value, tuple) and any(isinstance(item, Tensor) for item in value):
+        found = tuple(moved(item, device) for item in value)
+    return found  # type: ignore[no-any-return]  # the same type as `value`
+
+
+def cache_folder() -> Path:
+    """Return where generated data and stored features are kept: RENAISSANCE_CACHE, or ~/.cache/renaissance."""
+    return Path(os.environ.get("RENAISSANCE_CACHE") or Path.home() / ".cache" / "renaissance")

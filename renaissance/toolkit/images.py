@@ -1,0 +1,169 @@
+"""Preprocessing of images, one rule for every vision backbone: PIL pictures to uint8 pixels to normalised floats.
+
+Letters in shapes: V images, H and W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from renaissance.api import VisionInput
+from renaissance.errors import ModelFileError, SampleError, SpecError
+
+Resize = Literal["shortest", "squash"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+FILE_NAME = "preprocessor.json"
+RESAMPLING: Mapping[str, Image.Resampling] = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProcessor:
+    """Resize, crop and normalise images as one backbone was trained to see them.
+
+    image_size: (height, width) in pixels of what the backbone sees. crop: the share of the resized picture that the
+    centre crop keeps. resize: "shortest" keeps proportions and fills the frame; "squash" does not keep them.
+    mean, std: of each colour channel, on the scale 0 to 1.
+    """
+
+    image_size: tuple[int, int]
+    _: KW_ONLY
+    crop: float = 1.0
+    resize: Resize = "shortest"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpecError: a value is out of its range.
+        """
+        fault = _fault(self)
+        if fault is not None:
+            raise SpecError(f"Image preprocessing: {fault}.")
+
+    def __call__(self, images: Sequence[Image.Image]) -> VisionInput:
+        """Resize and centre-crop RGB images; return uint8 pixels [V, 3, H, W].
+
+        Raises:
+            SampleError: an image is not RGB.
+        """
+        pixels = torch.empty((len(images), 3, *self.image_size), dtype=torch.uint8)
+        for index, image in enumerate(images):
+            if image.mode != "RGB":
+                raise SampleError(
+                    f"Image {index} of {len(images)} has mode {image.mode!r}, not RGB. Try: image.convert('RGB')."
+                )
+            pixels[index] = to_pixels(self.fit(image))
+        return VisionInput(pixels)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """Return the picture resized (antialiased) and centre-cropped to `image_size`."""
+        height, width = self.image_size
+        resized_height, resized_width = self._resized_size(image.height, image.width)
+        resized = image.resize((resized_width, resized_height), RESAMPLING[self.interpolation])
+        top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
+        return resized.crop((left, top, left + width, top + height))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return float32 [V, 3, H, W] from uint8 pixels [V, 3, H, W]; floats were normalised before and stay."""
+        if pixels.is_floating_point():
+            return pixels
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return (pixels.float() / 255 - mean) / std
+
+    def resized(self, image_size: tuple[int, int]) -> ImageProcessor:
+        """Return the same preprocessing for another size (height, width) in pixels."""
+        return replace(self, image_size=image_size)
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything that changes the pixels, JSON-able."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def save(self, folder: Path) -> None:
+        """Write `preprocessor.json` into `folder`."""
+        (folder / FILE_NAME).write_text(json.dumps(self.describe(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ImageProcessor:
+        """Read what `save` wrote.
+
+        Raises:
+            ModelFileError: `preprocessor.json` is missing or damaged.
+        """
+        path = folder / FILE_NAME
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"{path} cannot be read ({error}). Save or download the model again.") from None
+        return cls.from_description(saved, source=str(path))
+
+    @classmethod
+    def from_description(cls, described: Any, *, source: str = "preprocessing") -> ImageProcessor:
+        """Return the processor that `describe` described; `source` names the description in errors.
+
+        Raises:
+            ModelFileError: the description has other fields, or values out of their range.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(described, dict) or set(described) != names:
+            raise ModelFileError(
+                f"{source}: expected exactly the fields {', '.join(sorted(names))}. Save the model again."
+            )
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in described.items()}
+        try:
+            return cls(**values)
+        except SpecError as error:
+            raise ModelFileError(f"{source}: {error} Save or download the model again.") from None
+
+    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) before the crop, by the rounding of torchvision and timm (both round down)."""
+        # the small term undoes the rounding error of a `crop` that is itself a quotient, such as 224 / 248
+        frame_height, frame_width = (math.floor(side / self.crop + 1e-6) for side in self.image_size)
+        if self.resize == "squash":
+            return frame_height, frame_width
+        if frame_height * width >= frame_width * height:
+            return frame_height, max(frame_width, frame_height * width // height)
+        return max(frame_height, frame_width * height // width), frame_width
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Return uint8 pixels [3, H, W] of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _fault(processor: ImageProcessor) -> str | None:
+    """Return what is wrong with these values, or None."""
+    size = processor.image_size
+    if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        return f"image_size must be (height, width), whole numbers above 0, not {size!r}"
+    if not _are_numbers([processor.crop]) or not 0 < processor.crop <= 1:
+        return f"crop must be above 0 and at most 1, not {processor.crop!r}"
+    if processor.resize not in get_args(Resize):
+        return f"resize must be one of {', '.join(get_args(Resize))}, not {processor.resize!r}"
+    if processor.interpolation not in get_args(Interpolation):
+        return f"interpolation must be one of {', '.join(get_args(Interpolation))}, not {processor.interpolation!r}"
+    if len(processor.mean) != 3 or not _are_numbers(processor.mean):
+        return f"mean must be three numbers, not {processor.mean!r}"
+    if len(processor.std) != 3 or not _are_numbers(processor.std) or not all(value > 0 for value in processor.std):
+        return f"std must be three numbers above 0, not {processor.std!r}"
+    return None
+
+
+def _are_numbers(values: Sequence[object]) -> bool:
+    return all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )

@@ -1,0 +1,1 @@
+"""The loop, the train step, the optimiser and checkpoints."""

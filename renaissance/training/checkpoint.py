@@ -1,0 +1,153 @@
+"""Checkpoints: immutable `step-N` folders of safetensors and JSON, the manifest written last.
+
+A folder is written under another name, synced, and renamed: a kill at any moment leaves the older ones as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from renaissance.errors import CheckpointError, OutputError
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(folder: Path, *, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, keep: int) -> Path:
+    """Write `folder/step-N` and drop all but the newest `keep`.
+
+    Raises:
+        OutputError: it cannot be written (a full disk, no permission); nothing of it is left.
+    """
+    final = folder / f"step-{step:08d}"
+    if final.exists():
+        return final
+    partial = folder / f".{final.name}.{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        _write_tensors(partial / "model.safetensors", model.state_dict())
+        _write_tensors(partial / "optimiser.safetensors", _optimiser_tensors(model, optimiser))
+        _write_text(partial / "state.json", json.dumps({"format": 1, "step": step}))
+        names = ("model.safetensors", "optimiser.safetensors", "state.json")
+        _write_text(partial / MANIFEST, json.dumps({name: _sha256(partial / name) for name in names}, indent=1))
+        sync_folder(partial)
+        partial.rename(final)
+        sync_folder(folder)
+    except OSError as error:
+        raise OutputError(f"The checkpoint '{final}' cannot be written: {error.strerror}; free some space, then --resume.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint that is whole, and what is wrong with each newer one."""
+    faults: list[str] = []
+    for path in reversed(_steps(folder)):
+        fault = _fault(path)
+        if fault is None:
+            return path, faults
+        faults.append(f"{path.name}: {fault}")
+    return None, faults
+
+
+def load_checkpoint(path: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Put a checkpoint's weights and optimiser state back; return its step.
+
+    Raises:
+        CheckpointError: it is not of this model.
+    """
+    tensors = load_file(path / "model.safetensors")
+    own = model.state_dict()
+    wrong = sorted(set(tensors) ^ set(own)) or [name for name in own if own[name].shape != tensors[name].shape]
+    if wrong:
+        raise CheckpointError(f"'{path}' is not of this model: '{wrong[0]}' does not fit (of {len(wrong)}); resume with its own recipe.")
+    model.load_state_dict(tensors, strict=True)
+    _load_optimiser(load_file(path / "optimiser.safetensors"), model, optimiser)
+    return int(json.loads((path / "state.json").read_text())["step"])
+
+
+def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{key}": value
+        for parameter, state in optimiser.state.items()
+        for key, value in state.items()
+    }
+
+
+def _load_optimiser(tensors: Mapping[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        parameter_name, _, key = name.rpartition("/")
+        parameter = parameters[parameter_name]
+        optimiser.state[parameter][key] = value.to(parameter.device) if key != "step" or value.is_cuda else value
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    sync_file(path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    sync_file(path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file by way of another name, so that it is never half there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _write_text(partial, text)
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Have a file's bytes reach the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Have a folder's names reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if _sha256(path / name) != digest:
+                return f"{name} was changed"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"it is not whole ({type(error).__name__})"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,118 @@
+"""The folder of a run: what it is made of, and whose it is.
+
+    recipe.yaml        the resolved recipe          environment.json   versions, machine, threads
+    metrics.jsonl      one line every few updates   checkpoints/       step-N folders
+    scores.json        what was measured            model/             the saved model
+    run.json           format and state ("running", "done")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from renaissance.errors import CheckpointError, OutputError
+from renaissance.recipe import Recipe, load_recipe
+from renaissance.training.checkpoint import write_atomically
+
+STATE = "run.json"
+_PACKAGES = (
+    "renaissance-vl", "torch", "torchvision", "transformers", "tokenizers", "timm", "open-clip-torch", "accelerate",
+    "safetensors", "numpy", "pillow", "datasets", "huggingface-hub", "pydantic",
+)  # fmt: skip
+
+
+def create_folder(recipe: Recipe, out: Path | None) -> Path:
+    """Make the folder of a new run; without `out` the first free of runs/<name>, runs/<name>-2, ...
+
+    Raises:
+        OutputError: `out` exists and is not empty.
+    """
+    folder = out or _free(Path("runs"), recipe.name)
+    if is_run(folder):
+        raise OutputError(f"'{folder}' is a run already; add --resume to continue it, or choose another --out.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"'{folder}' exists and is not a run; choose another --out, or empty it yourself.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"'{folder}' cannot be made: {error.strerror}; choose another --out.") from None
+    write_atomically(folder / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True))
+    write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    set_state(folder, "running")
+    return folder
+
+
+def resume_folder(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe of the run in `folder`, which is to be continued.
+
+    Raises:
+        CheckpointError: it is no run, or the run of another recipe.
+    """
+    if not is_run(folder):
+        raise CheckpointError(f"'{folder}' is not a run, so there is nothing to resume; leave out --resume.")
+    own = load_recipe(folder / "recipe.yaml")
+    if own != recipe:
+        differ = ", ".join(key for key in Recipe.model_fields if getattr(own, key) != getattr(recipe, key))
+        raise CheckpointError(f"'{folder}' is the run of another recipe (they differ in: {differ}); choose another --out.")
+    return own
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Return the newest unfinished run of this recipe's name, or the newest one."""
+    runs = sorted((p for p in Path("runs").glob(f"{recipe.name}*") if is_run(p)), key=lambda p: (p / STATE).stat().st_mtime)
+    if not runs:
+        raise CheckpointError(f"There is no run of '{recipe.name}' below 'runs' to resume; leave out --resume.")
+    return next((run for run in reversed(runs) if state(run) == "running"), runs[-1])
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run."""
+    return (folder / STATE).is_file()
+
+
+def state(folder: Path) -> str:
+    """Return "running" or "done"."""
+    return str(json.loads((folder / STATE).read_text())["state"])
+
+
+def set_state(folder: Path, name: str, **facts: Any) -> None:
+    """Note the state of a run."""
+    write_atomically(folder / STATE, json.dumps({"format": 1, "state": name, **facts}, indent=1) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and machine facts that can change a result; no path and no name of a person or host."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _free(parent: Path, name: str) -> Path:
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder

@@ -1,0 +1,171 @@
+"""The training loop: one readable pass over the updates, on Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from renaissance.api import Batch
+from renaissance.assemble import Assembly
+from renaissance.errors import NonFiniteError
+from renaissance.progress import Progress
+from renaissance.recipe import Recipe
+from renaissance.toolkit.devices import moved
+from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
+from renaissance.training.optimiser import make_optimiser, make_schedule
+from renaissance.training.train_step import StepOutput, TrainStep
+
+LOG_EVERY = 10
+
+Batches = Callable[[int, int], Iterator[tuple[int, list[Batch]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training did: its updates, wall seconds of training alone, and the samples that were left out."""
+
+    steps: int
+    seconds: float
+    skipped: tuple[str, ...]
+
+
+def train(
+    assembly: Assembly,
+    recipe: Recipe,
+    batches: Batches,
+    *,
+    steps: int,
+    folder: Path,
+    accelerator: Accelerator,
+    progress: Progress,
+    start: Path | None = None,
+    evaluate: Callable[[int], None] | None = None,
+) -> Trained:
+    """Train the tasks of a recipe for `steps` updates, from the checkpoint `start` if there is one.
+
+    batches(first, count) gives this process's micro-batches of each update. `evaluate(step)` is called after every
+    `recipe.evaluation.every` updates, and its time is not counted.
+
+    Raises:
+        NonFiniteError: a loss or gradient is NaN or infinite; the weights are those of the update before.
+        SpecError: nothing is trainable, or the warm-up is too long.
+    """
+    weights = {name: task.weight for name, task in recipe.tasks.items()}
+    step_module = TrainStep(assembly, weights)
+    optimiser = make_optimiser(step_module, recipe.optimiser)
+    schedule = make_schedule(optimiser, recipe.schedule, steps)
+    first = 0 if start is None else load_checkpoint(start, model=assembly, optimiser=optimiser)
+    schedule.last_epoch = first - 1
+    schedule.step()
+    model = accelerator.prepare(step_module)
+    log = _Log(folder, accelerator, recipe.batch.size)
+    skipped: list[str] = []
+    seconds = 0.0
+    model.train()
+    updates = progress.track(batches(first, steps - first), steps - first, "Training")
+    for step, parts in updates:
+        began = time.perf_counter()
+        output = _update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
+        schedule.step()
+        skipped += [line for part in parts for line in part.skipped]
+        seconds += time.perf_counter() - began
+        done = step + 1
+        log.write(done, output, schedule.get_last_lr()[0], seconds, progress, last=done == steps)
+        if done == steps or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
+            _checkpoint(folder, done, assembly, optimiser, recipe, accelerator)
+        if evaluate is not None and recipe.evaluation.every and done % recipe.evaluation.every == 0 and done < steps:
+            assembly.eval()
+            evaluate(done)
+            assembly.train()
+    assembly.eval()
+    return Trained(steps - first, seconds, tuple(skipped))
+
+
+def _update(
+    model: nn.Module, optimiser: torch.optim.Optimizer, parts: list[Batch], *, step: int, recipe: Recipe, accelerator: Accelerator
+) -> StepOutput:
+    """Run one update; each of its micro-batches weighs the same."""
+    outputs: list[StepOutput] = []
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        for number, part in enumerate(parts):
+            # dropout is a function of (seed, step, part, rank), so that a resumed run needs no state of a generator
+            torch.manual_seed(_dropout_seed(recipe.seed, step, number, accelerator.process_index))
+            last = number + 1 == len(parts)
+            with nullcontext() if last else accelerator.no_sync(model):
+                with accelerator.autocast():
+                    output = cast(StepOutput, model(moved(part, accelerator.device)))
+                _check_losses(output, step)
+                accelerator.backward(output.loss / len(parts))
+            outputs.append(output)
+    trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    limit = recipe.optimiser.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(trained, float("inf") if limit is None else limit)
+    if not torch.isfinite(norm):
+        raise NonFiniteError(_diverged(f"the gradient's norm is {float(norm)}", step))
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return _mean(outputs)
+
+
+def _check_losses(output: StepOutput, step: int) -> None:
+    for name, loss in output.losses.items():
+        if not torch.isfinite(loss):
+            raise NonFiniteError(_diverged(f"the loss of '{name}' is {float(loss)}", step))
+
+
+def _diverged(what: str, step: int) -> str:
+    return f"At update {step + 1} {what}; the weights were not updated. Lower the learning rate, or look at the data of this batch."
+
+
+def _mean(outputs: list[StepOutput]) -> StepOutput:
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    losses = {name: torch.stack([output.losses[name] for output in outputs]).mean() for name in first.losses}
+    metrics = {name: torch.stack([output.metrics[name] for output in outputs]).mean() for name in first.metrics}
+    return StepOutput(torch.stack([output.loss.detach() for output in outputs]).mean(), losses, metrics)
+
+
+def _dropout_seed(seed: int, step: int, part: int, rank: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{step}/{part}/{rank}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _checkpoint(
+    folder: Path, step: int, assembly: Assembly, optimiser: torch.optim.Optimizer, recipe: Recipe, accelerator: Accelerator
+) -> None:
+    if accelerator.is_main_process:
+        save_checkpoint(folder / "checkpoints", step=step, model=assembly, optimiser=optimiser, keep=recipe.keep_checkpoints)
+    accelerator.wait_for_everyone()
+
+
+class _Log:
+    """metrics.jsonl, the trackers, and the text beside the bar."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, batch_size: int) -> None:
+        self._path, self._accelerator, self._batch_size = folder / "metrics.jsonl", accelerator, batch_size
+        self._steps = 0
+
+    def write(self, step: int, output: StepOutput, lr: float, seconds: float, progress: Progress, *, last: bool) -> None:
+        self._steps += 1
+        if step % LOG_EVERY and not last:
+            return
+        losses = {f"loss/{name}": round(float(loss), 6) for name, loss in output.losses.items()}
+        metrics = {name: round(float(value), 6) for name, value in output.metrics.items()}
+        rate = self._steps * self._batch_size / seconds
+        figures = {**losses, **metrics, "lr": lr, "samples_per_second": round(rate, 3)}
+        progress.note(" ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in losses.items()))
+        self._accelerator.log(figures, step=step)
+        if self._accelerator.is_main_process:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **figures}) + "\n")

@@ -1,0 +1,65 @@
+"""AdamW with parameter groups, and its schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from renaissance.errors import SpecError
+from renaissance.recipe import Optimiser, Schedule
+
+_NO_DECAY = ("position", "token_type", "cls_token", "log_scale", "slots.")
+
+
+def make_optimiser(model: nn.Module, optimiser: Optimiser) -> AdamW:
+    """Return fused AdamW over what is trained: no decay on norms, biases and positions; multipliers by part.
+
+    Raises:
+        SpecError: nothing is left to train.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = optimiser.lr * _multiplier(name, optimiser), _decay(name, parameter, optimiser)
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise SpecError("Everything is frozen, so there is nothing to train; leave one part trainable.")
+    settings = [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in sorted(groups.items(), key=lambda g: g[0])]
+    return AdamW(settings, betas=optimiser.betas, eps=optimiser.eps, fused=True)
+
+
+def _multiplier(name: str, optimiser: Optimiser) -> float:
+    if name.startswith("tasks."):
+        return optimiser.head_multiplier
+    return optimiser.fusion_multiplier if name.startswith(("encoder.fusion.", "encoder.slots.")) else 1.0
+
+
+def _decay(name: str, parameter: nn.Parameter, optimiser: Optimiser) -> float:
+    plain = parameter.ndim < 2 or any(part in name for part in _NO_DECAY)
+    return 0.0 if plain else optimiser.weight_decay
+
+
+def make_schedule(optimiser: torch.optim.Optimizer, schedule: Schedule, steps: int) -> LambdaLR:
+    """Return the schedule over `steps` updates.
+
+    Raises:
+        SpecError: the warm-up is not shorter than the training.
+    """
+    warmup = schedule.warmup(steps)
+    if warmup >= steps:
+        raise SpecError(f"The warm-up of {warmup} steps is not shorter than the training of {steps}; shorten it.")
+    return LambdaLR(optimiser, lambda step: factor(step, steps, warmup, schedule.decay))
+
+
+def factor(step: int, steps: int, warmup: int, decay: str) -> float:
+    """Return the share of the full learning rate at update `step`, counted from 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    if decay == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return 1.0 if decay == "none" else max(0.0, 1.0 - progress)

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from renaissance.data.augment import Augmentation
+from renaissance.data.decode import decode, open_image
+from renaissance.errors import SampleError
+from renaissance.toolkit.images import ImageProcessor
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
+    """A PNG by hand: Pillow writes neither 16-bit RGB nor a header that lies."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def grey(values: list[float], mode: str) -> Image.Image:
+    kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    return Image.fromarray(np.array([values], dtype=kinds[mode]))
+
+
+def oriented(orientation: int) -> bytes:
+    """PHOTO as a camera would store it that was held otherwise."""
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that gives the stored picture
+    stored = PHOTO if orientation == 1 else PHOTO.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(stored, exif=exif)
+
+
+def flipped(data: bytes) -> bytes:
+    middle = data.index(b"IDAT") + 12
+    return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
+
+
+def row(*pixels: tuple[int, int, int]) -> list[list[int]]:
+    return [list(pixel) for pixel in pixels]
+
+
+# name -> (bytes, the first row of the upright RGB picture); "photo": all of PHOTO, exactly
+ACCEPTED: dict[str, tuple[bytes, Any]] = {
+    "png": (encoded(PHOTO), "photo"),
+    "bmp": (encoded(PHOTO, "BMP"), "photo"),
+    "tiff": (encoded(PHOTO, "TIFF"), "photo"),
+    "webp": (encoded(PHOTO, "WEBP", lossless=True), "photo"),
+    **{f"orientation {number}": (oriented(number), "photo") for number in range(1, 9)},
+    "grey": (encoded(Image.new("L", (2, 1), 77)), row((77, 77, 77), (77, 77, 77))),
+    "1-bit": (encoded(Image.new("1", (2, 1), 1)), row((255, 255, 255), (255, 255, 255))),
+    "palette": (encoded(Image.new("RGB", (1, 1), (10, 20, 30)).quantize(2)), row((10, 20, 30))),
+    "palette with transparency": (
+        encoded(Image.new("RGB", (1, 1), (10, 20, 30)).quantize(2), transparency=bytes([0])),
+        row((255, 255, 255)),
+    ),
+    "half transparent": (encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 51))), row((204, 204, 204))),
+    "transparent black": (encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 0))), row((255, 255, 255))),
+    "grey with alpha": (encoded(Image.new("LA", (1, 1), (40, 0))), row((255, 255, 255))),
+    "transparent colour": (
+        encoded(Image.new("RGB", (1, 1), (10, 20, 30)), transparency=(10, 20, 30)),
+        row((255, 255, 255)),
+    ),
+    "cmyk": (encoded(Image.new("CMYK", (1, 1), (0, 0, 0, 255)), "TIFF"), row((0, 0, 0))),
+    "16-bit grey": (
+        encoded(grey([0, 257, 32896, 65535], "I;16")),
+        row((0, 0, 0), (1, 1, 1), (128, 128, 128), (255, 255, 255)),
+    ),
+    "16-bit grey tiff": (encoded(grey([0, 65535], "I;16"), "TIFF"), row((0, 0, 0), (255, 255, 255))),
+    "16-bit grey with transparent value": (
+        png(2, 1, 16, 0, b"\x00" + struct.pack(">HH", 257, 514), chunk(b"tRNS", struct.pack(">H", 257))),
+        row((255, 255, 255), (2, 2, 2)),
+    ),
+    "16-bit rgb": (png(1, 1, 16, 2, b"\x00" + struct.pack(">HHH", 257, 514, 65535)), row((1, 2, 255))),
+    "32-bit integers": (encoded(grey([0, 65535], "I"), "TIFF"), row((0, 0, 0), (255, 255, 255))),
+    "floats to 1": (encoded(grey([0.0, 0.5, 1.0], "F"), "TIFF"), row((0, 0, 0), (128, 128, 128), (255, 255, 255))),
+    "floats to 255": (encoded(grey([0.0, 254.6], "F"), "TIFF"), row((0, 0, 0), (255, 255, 255))),
+    "animated gif": (
+        encoded(Image.new("RGB", (1, 1), (255, 0, 0)), "GIF", save_all=True, append_images=[Image.new("RGB", (1, 1))]),
+        row((255, 0, 0)),
+    ),
+    "animated webp": (
+        encoded(
+            Image.new("RGB", (1, 1), (255, 0, 0)),
+            "WEBP",
+            save_all=True,
+            lossless=True,
+            append_images=[Image.new("RGB", (1, 1))],
+        ),
+        row((255, 0, 0)),
+    ),
+    "one pixel": (encoded(Image.new("RGB", (1, 1), (1, 2, 3))), row((1, 2, 3))),
+}
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "empty"),
+    "one byte": (b"\xff", "not an image"),
+    "html": (b"<html><body>404 Not Found</body></html>", "not an image"),
+    "eps": (EPS, "not an image"),
+    "ico": (encoded(PHOTO, "ICO"), "not an image"),
+    "half a png": (encoded(PHOTO)[: len(encoded(PHOTO)) // 2], "damaged"),
+    "half a jpeg": (encoded(PHOTO, "JPEG")[: len(encoded(PHOTO, "JPEG")) * 3 // 4], "damaged"),
+    "jpeg short of ten bytes": (encoded(PHOTO, "JPEG")[:-10], "damaged"),
+    "png with a flipped bit": (flipped(encoded(PHOTO)), "damaged"),
+    "header that lies": (png(50, 50, 8, 2, b"\x00" + bytes(3)), "damaged"),
+    "1-bit bomb": (png(13_300, 13_300, 1, 0, b""), "megapixels|too large"),
+    "rgb bomb": (png(13_300, 13_300, 8, 2, b""), "megapixels|too large"),
+    "bomb under Pillow's limit": (png(9_000, 9_000, 8, 2, b""), "megapixels"),
+    "gif bomb": (
+        b"GIF89a" + struct.pack("<HHBBB", 60_000, 60_000, 0x80, 0, 0) + bytes(6) + b";",
+        "megapixels|too large|damaged|not an image",
+    ),
+    "integers past 16 bits": (encoded(grey([0, 70_000], "I"), "TIFF"), "no known white"),
+    "negative floats": (encoded(grey([-1.0, 1.0], "F"), "TIFF"), "no known white"),
+    "not a number": (encoded(grey([float("nan"), 1.0], "F"), "TIFF"), "no known white"),
+    "lab": (encoded(Image.new("LAB", (1, 1)), "TIFF"), "damaged"),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_each_accepted_kind_has_its_stated_pixels(name: str) -> None:
+    data, expected = ACCEPTED[name]
+    pixels = np.array(decode(data, name=name)).tolist()
+    assert (pixels if expected == "photo" else pixels[0]) == (
+        np.array(PHOTO).tolist() if expected == "photo" else expected
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_each_refusal_names_the_sample_the_fault_and_the_next_step(name: str) -> None:
+    data, fault = REFUSED[name]
+    with pytest.raises(SampleError, match=fault) as refused:
+        decode(data, name=f"row 7 ({name})")
+    assert str(refused.value).startswith(f"row 7 ({name})")
+    assert (
+        "--on-bad-sample skip" in str(refused.value)
+        or "Save the picture" in str(refused.value)
+        or "Scale" in str(refused.value)
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 4000), (20_000, 1)])
+def test_long_and_thin_pictures_are_accepted(size: tuple[int, int]) -> None:
+    assert decode(encoded(Image.new("RGB", size)), name="thin").size == size
+
+
+def test_jpeg_decodes_to_what_pillow_decodes() -> None:
+    data = encoded(PHOTO, "JPEG")
+    assert decode(data, name="jpeg").tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_training_and_evaluation_see_the_same_upright_picture(orientation: int) -> None:
+    processor = ImageProcessor((8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    image = decode(oriented(orientation), name="photo")
+    upright = processor([PHOTO]).pixels
+    assert torch.equal(processor([image]).pixels, upright)
+    assert torch.equal(Augmentation().augment(image, processor, 3), upright[0])
+
+
+@pytest.mark.parametrize("opened", [lambda path: path, lambda path: path.read_bytes(), Image.open])
+def test_paths_bytes_and_open_pictures_give_the_same(tmp_path: Path, opened: Callable[[Path], Any]) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(oriented(6))
+    source = opened(path)
+    assert open_image(source, name="photo").tobytes() == PHOTO.tobytes()
+    if isinstance(source, Image.Image):
+        source.close()
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"row 3: .*gone\.png cannot be read"):
+        open_image(tmp_path / "gone.png", name="row 3")
+
+
+def test_filling_truncated_pictures_is_never_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(SampleError, match="LOAD_TRUNCATED_IMAGES"):
+        decode(encoded(PHOTO), name="photo")
+
+
+BOMB_IN_A_CHILD = """
+import resource, sys, time
+from renaissance.data.decode import decode
+from renaissance.errors import SampleError
+data = sys.stdin.buffer.read()
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+try:
+    decode(data, name="bomb")
+except SampleError:
+    seconds = time.perf_counter() - start
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds)
+"""
+
+
+def test_a_bomb_costs_neither_memory_nor_time() -> None:
+    rows = (b"\x00" + bytes(1663)) * 13_300
+    bomb = png(13_300, 13_300, 1, 0, rows)
+    output = subprocess.run([sys.executable, "-c", BOMB_IN_A_CHILD], input=bomb, capture_output=True, check=True).stdout
+    megabytes, seconds = (float(value) for value in output.split())
+    assert megabytes < 50
+    assert seconds < 0.5

@@ -1,0 +1,424 @@
+"""A Hub for tests: what the `huggingface_hub` client asks for, on the standard library, in memory, on loopback.
+
+    with HubServer(tokens={"secret": "org"}) as hub:
+        HfApi(endpoint=hub.endpoint, token="secret").create_repo("org/name")
+
+Faults are set on the server: `fail` answers with a status, `cut` closes the connection in the middle of a body,
+`corrupt` turns one bit of a body. Each takes the number of times that it happens.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+TIME = "2026-01-01T00:00:00.000Z"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file of a commit; `lfs`: kept as large file, so that its oid is its SHA-256."""
+
+    data: bytes
+    lfs: bool
+
+    @property
+    def git_oid(self) -> str:
+        stored = self.data
+        if self.lfs:
+            oid = hashlib.sha256(self.data).hexdigest()
+            stored = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(self.data)}\n".encode()
+        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return hashlib.sha256(self.data).hexdigest() if self.lfs else self.git_oid
+
+
+@dataclass(frozen=True)
+class Commit:
+    oid: str
+    message: str
+    parent: str | None
+    files: Mapping[str, Blob]
+
+
+@dataclass
+class Repo:
+    """A repository: its commits in order, its branches and its tags."""
+
+    name: str
+    private: bool
+    commits: dict[str, Commit] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, branch: str, message: str, files: Mapping[str, Blob]) -> Commit:
+        parent = self.branches.get(branch)
+        tree = sorted((path, blob.git_oid) for path, blob in files.items())
+        oid = hashlib.sha1(repr((self.name, parent, message, tree, len(self.commits))).encode()).hexdigest()
+        self.commits[oid] = Commit(oid, message, parent, dict(files))
+        self.branches[branch] = oid
+        return self.commits[oid]
+
+    def at(self, revision: str) -> Commit | None:
+        oid = self.branches.get(revision) or self.tags.get(revision) or revision
+        return self.commits.get(oid)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests whose "METHOD path" matches `pattern`."""
+
+    kind: str
+    pattern: str
+    times: int
+    status: int = 0
+    fraction: float = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class HubServer:
+    """A Hub on a free port of loopback, served by a thread. `tokens` maps a token to the name of its user."""
+
+    def __init__(self, *, tokens: Mapping[str, str] | None = None, lfs_from: int = 4096) -> None:
+        self.tokens = dict(tokens or {})
+        self.lfs_from = lfs_from
+        self.repos: dict[str, Repo] = {}
+        self.large: dict[str, bytes] = {}
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.lock = threading.RLock()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+        self.endpoint = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def fail(self, pattern: str, *, status: int, times: int = 1) -> None:
+        self.faults.append(Fault("fail", pattern, times, status=status))
+
+    def cut(self, pattern: str, *, fraction: float = 0.5, times: int = 1) -> None:
+        self.faults.append(Fault("cut", pattern, times, fraction=fraction))
+
+    def corrupt(self, pattern: str, *, times: int = 1) -> None:
+        self.faults.append(Fault("corrupt", pattern, times))
+
+    def take_fault(self, request: str, *kinds: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.kind in kinds and fault.times > 0 and re.search(fault.pattern, request):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def asked(self, pattern: str) -> list[Request]:
+        """Return the requests so far whose "METHOD path" matches."""
+        return [request for request in self.requests if re.search(pattern, str(request))]
+
+
+class _AnswerError(Exception):
+    """Ends the handling of a request with this status."""
+
+    def __init__(self, status: int, body: object = None, code: str | None = None) -> None:
+        self.status = status
+        self.body = body if body is not None else {"error": code or str(status)}
+        self.headers = {"X-Error-Code": code} if code else {}
+
+
+_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REVISION = r"(?P<revision>[^/]+)"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: HubServer
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+    def _handle(self) -> None:
+        url = urlsplit(self.path)
+        self.query = parse_qs(url.query)
+        self.payload = self._read_body()
+        request = Request(self.command, unquote(url.path), dict(self.headers))
+        self.hub.requests.append(request)
+        try:
+            fault = self.hub.take_fault(str(request), "fail")
+            if fault is not None:
+                raise _AnswerError(fault.status)
+            for method, pattern, action in _ROUTES:
+                found = re.fullmatch(pattern, url.path)
+                if found and self.command in method.split("|"):
+                    with self.hub.lock:
+                        parts = {name: unquote(value) for name, value in found.groupdict().items()}
+                        action(self, **parts)
+                    return
+            raise _AnswerError(404, code="EntryNotFound")
+        except _AnswerError as answer:
+            self._json(answer.body, status=answer.status, headers=answer.headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815  # names that http.server asks for
+
+    # --- reading and answering --------------------------------------------------------------------------------------
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return b"".join(self._chunks())
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def _json(self, body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _user(self) -> str | None:
+        """Return whose token came along, if any."""
+        given = self.headers.get("Authorization", "")
+        if not given:
+            return None
+        user = self.hub.tokens.get(given.removeprefix("Bearer "))
+        if user is None:
+            raise _AnswerError(401)
+        return user
+
+    def _repo(self, name: str, *, write: bool = False) -> Repo:
+        user = self._user()
+        repo = self.hub.repos.get(name)
+        mine = user == name.split("/")[0]
+        if repo is None or (repo.private and not mine):
+            raise _AnswerError(404 if user else 401, code="RepoNotFound")
+        if write and not mine:
+            raise _AnswerError(403 if user else 401)
+        return repo
+
+    def _commit(self, repo: str, revision: str) -> Commit:
+        commit = self._repo(repo).at(revision)
+        if commit is None:
+            raise _AnswerError(404, code="RevisionNotFound")
+        return commit
+
+    # --- what can be asked ------------------------------------------------------------------------------------------
+
+    def whoami(self) -> None:
+        user = self._user()
+        if user is None:
+            raise _AnswerError(401)
+        self._json({"type": "user", "name": user, "orgs": [], "auth": {"type": "access_token"}})
+
+    def create_repo(self) -> None:
+        asked = json.loads(self.payload)
+        user = self._user()
+        owner = asked.get("organization") or user
+        name = f"{owner}/{asked['name']}"
+        url = f"{self.hub.endpoint}/{name}"
+        if user is None or user != owner:
+            raise _AnswerError(403 if user else 401)
+        if name in self.hub.repos:
+            raise _AnswerError(409, {"error": "You already created this model repo", "url": url})
+        repo = Repo(name, private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        repo.commit("main", "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", lfs=False)})
+        self.hub.repos[name] = repo
+        self._json({"url": url, "name": name})
+
+    def validate_yaml(self) -> None:
+        self._json({"errors": [], "warnings": []})
+
+    def preupload(self, repo: str, revision: str) -> None:
+        self._repo(repo, write=True)
+        commit = self._commit(repo, revision)
+        answers = []
+        for asked in json.loads(self.payload)["files"]:
+            path = asked["path"]
+            large = path.endswith(".safetensors") or asked["size"] >= self.hub.lfs_from
+            there = commit.files.get(path)
+            answers.append(
+                {
+                    "path": path,
+                    "uploadMode": "lfs" if large else "regular",
+                    "shouldIgnore": False,
+                    "oid": there.etag if there else None,
+                }
+            )
+        self._json({"files": answers})
+
+    def lfs_batch(self, repo: str) -> None:
+        self._repo(repo, write=True)
+        objects = []
+        for asked in json.loads(self.payload)["objects"]:
+            answer = {"oid": asked["oid"], "size": asked["size"]}
+            if asked["oid"] not in self.hub.large:
+                answer["actions"] = {"upload": {"href": f"{self.hub.endpoint}/_lfs/{asked['oid']}"}}
+            objects.append(answer)
+        self._json({"transfer": "basic", "objects": objects})
+
+    def lfs_put(self, oid: str) -> None:
+        if hashlib.sha256(self.payload).hexdigest() != oid:
+            raise _AnswerError(400)
+        self.hub.large[oid] = self.payload
+        self._json({})
+
+    def commit(self, repo: str, revision: str) -> None:
+        target = self._repo(repo, write=True)
+        if revision not in target.branches:
+            raise _AnswerError(404, code="RevisionNotFound")
+        head = target.commits[target.branches[revision]]
+        files = dict(head.files)
+        message = ""
+        for line in self.payload.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            match item["key"]:
+                case "header":
+                    message = value["summary"]
+                    if value.get("parentCommit") not in (None, head.oid):
+                        raise _AnswerError(412)
+                case "file":
+                    files[value["path"]] = Blob(base64.b64decode(value["content"]), lfs=False)
+                case "lfsFile":
+                    files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
+                case "deletedFile":
+                    del files[value["path"]]
+                case "deletedFolder":
+                    files = {path: blob for path, blob in files.items() if not path.startswith(value["path"])}
+        made = target.commit(revision, message, files)
+        url = f"{self.hub.endpoint}/{repo}/commit/{made.oid}"
+        self._json({"success": True, "commitOid": made.oid, "commitUrl": url, "pullRequestUrl": None})
+
+    def info(self, repo: str, revision: str = "main") -> None:
+        commit = self._commit(repo, revision)
+        siblings = [{"rfilename": path} for path in commit.files]
+        private = self.hub.repos[repo].private
+        self._json({"id": repo, "modelId": repo, "sha": commit.oid, "private": private, "siblings": siblings})
+
+    def tree(self, repo: str, revision: str) -> None:
+        entries: list[dict[str, Any]] = []
+        for path, blob in sorted(self._commit(repo, revision).files.items()):
+            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(blob.data), "oid": blob.git_oid}
+            if blob.lfs:
+                entry["lfs"] = {"oid": blob.etag, "size": len(blob.data), "pointerSize": 130}
+            entries.append(entry)
+        self._json(entries)
+
+    def resolve(self, repo: str, revision: str, path: str) -> None:
+        commit = self._commit(repo, revision)
+        blob = commit.files.get(path)
+        if blob is None:
+            raise _AnswerError(404, code="EntryNotFound")
+        data, start = blob.data, 0
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked:
+            start = int(asked[1])
+        name = f"{self.command} {unquote(urlsplit(self.path).path)}"
+        fault = self.hub.take_fault(name, "cut", "corrupt") if self.command == "GET" else None
+        if fault is not None and fault.kind == "corrupt":
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        body = data[start:]
+        self.send_response(206 if asked else 200)
+        self.send_header("X-Repo-Commit", commit.oid)
+        self.send_header("ETag", f'"{blob.etag}"')
+        self.send_header("X-Linked-Etag", f'"{blob.etag}"')
+        self.send_header("X-Linked-Size", str(len(data)))
+        self.send_header("Accept-Ranges", "bytes")
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault is not None and fault.kind == "cut":
+            body = body[: int(len(body) * fault.fraction)]
+            self.close_connection = True
+        self.wfile.write(body)
+
+    def create_ref(self, repo: str, kind: str, revision: str) -> None:
+        target = self._repo(repo, write=True)
+        asked = json.loads(self.payload or b"{}")
+        refs = target.branches if kind == "branch" else target.tags
+        name = revision if kind == "branch" else asked["tag"]
+        start = self._commit(repo, asked.get("startingPoint", "main") if kind == "branch" else revision)
+        if name in refs:
+            raise _AnswerError(409)
+        refs[name] = start.oid
+        self._json({})
+
+    def delete_ref(self, repo: str, kind: str, revision: str) -> None:
+        target = self._repo(repo, write=True)
+        refs = target.branches if kind == "branch" else target.tags
+        if refs.pop(revision, None) is None:
+            raise _AnswerError(404, code="RevisionNotFound")
+        self._json({})
+
+    def refs(self, repo: str) -> None:
+        target = self._repo(repo)
+
+        def listed(refs: Mapping[str, str], kind: str) -> list[dict[str, str]]:
+            return [{"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid} for name, oid in refs.items()]
+
+        self._json({"branches": listed(target.branches, "heads"), "converts": [], "tags": listed(target.tags, "tags")})
+
+    def history(self, repo: str, revision: str) -> None:
+        listed: list[dict[str, Any]] = []
+        at: Commit | None = self._commit(repo, revision)
+        while at is not None:
+            listed.append({"id": at.oid, "title": at.message, "message": "", "date": TIME, "authors": []})
+            at = self.hub.repos[repo].commits.get(at.parent or "")
+        self._json(listed)
+
+
+_ROUTES: list[tuple[str, str, Callable[..., None]]] = [
+    ("GET", "/api/whoami-v2", _Handler.whoami),
+    ("POST", "/api/repos/create", _Handler.create_repo),
+    ("POST", "/api/validate-yaml", _Handler.validate_yaml),
+    ("POST", f"/api/models/{_REPO}/preupload/{_REVISION}", _Handler.preupload),
+    ("POST", f"/{_REPO}\\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("PUT", r"/_lfs/(?P<oid>[0-9a-f]{64})", _Handler.lfs_put),
+    ("POST", f"/api/models/{_REPO}/commit/{_REVISION}", _Handler.commit),
+    ("GET", f"/api/models/{_REPO}", _Handler.info),
+    ("GET", f"/api/models/{_REPO}/revision/{_REVISION}", _Handler.info),
+    ("GET", f"/api/models/{_REPO}/tree/{_REVISION}", _Handler.tree),
+    ("GET", f"/api/models/{_REPO}/refs", _Handler.refs),
+    ("GET", f"/api/models/{_REPO}/commits/{_REVISION}", _Handler.history),
+    ("POST", f"/api/models/{_REPO}/(?P<kind>branch|tag)/{_REVISION}", _Handler.create_ref),
+    ("DELETE", f"/api/models/{_REPO}/(?P<kind>branch|tag)/{_REVISION}", _Handler.delete_ref),
+    ("GET|HEAD", f"/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _Handler.resolve),
+]
