@@ -81,7 +81,9 @@ def _tower(tower: TowerPlan, seed: int, saved: Mapping[str, SavedBackbone] | Non
 def _check_facts(tower: TowerPlan, built: Any) -> None:
     declared = tower.facts.width
     if isinstance(declared, int) and declared != built.width:
-        raise SpecError(f"'{tower.name}' says that its width is {declared}, and built it is {built.width}; report it to its plugin.")
+        raise SpecError(
+            f"'{tower.name}' says that its width is {declared}, and built it is {built.width}; report it to its plugin."
+        )
 
 
 @contextmanager

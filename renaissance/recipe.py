@@ -35,7 +35,9 @@ class Surgery(Strict):
 class SavedStart(Strict):
     """Start from a model that was saved: a folder, or a repository of the Hub."""
 
-    model: str = Field(min_length=1, max_length=400, description="A model folder, a run folder, or 'org/name[@commit]'.")
+    model: str = Field(
+        min_length=1, max_length=400, description="A model folder, a run folder, or 'org/name[@commit]'."
+    )
     surgery: Surgery = Surgery()
 
 
@@ -47,7 +49,7 @@ class Columns(Strict):
 
     image: str | None = Field(None, description="Path below the folder, or the encoded image itself.")
     caption: str | tuple[str, ...] | None = Field(None, description="Text, a list of texts, or several columns.")
-    id: str | None = Field(None, description="Identifier of the sample; default: the image's path.")
+    id: str | None = Field(None, description="Name of the sample; default: a column called id, else its path.")
 
     @field_validator("caption", mode="before")
     @classmethod
@@ -337,7 +339,7 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(
-                None, None, "aliases ('*name') are not allowed; write the value out", self.peek_event().start_mark
+                None, None, "aliases ('*name') are not allowed; write the value out", self.peek_event().start_mark,  # type: ignore[no-untyped-call]
             )
         return super().compose_node(parent, index)
 
@@ -365,7 +367,9 @@ def _json_scalars(loader: type[_PlainLoader]) -> None:
     import re
 
     loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
-    loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]{0,18})$"), list("-0123456789"))
+    loader.add_implicit_resolver(
+        "tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]{0,18})$"), list("-0123456789")
+    )
     number = re.compile(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$")
     loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-0123456789"))
 

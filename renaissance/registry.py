@@ -161,7 +161,11 @@ def installed_plugins(only: str | None = None) -> list[Plugin]:
     """List the plugins that are installed, from metadata alone; `only` is a comma-separated list of names."""
     wanted = None if only is None else {name.strip() for name in only.split(",")}
     found = [_from_metadata(point) for group in _groups() for point in entry_points(group=group)]
-    return [plugin for plugin in sorted(found, key=lambda p: (p.name, p.distribution)) if wanted is None or plugin.name in wanted]
+    return [
+        plugin
+        for plugin in sorted(found, key=lambda p: (p.name, p.distribution))
+        if wanted is None or plugin.name in wanted
+    ]
 
 
 def _groups() -> list[str]:
@@ -238,7 +242,9 @@ def load_factory(entry: Entry) -> Callable[..., Any]:
     try:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]  # the conformance kit checks the call
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"The factory '{entry.factory}' of '{entry.name}' cannot be imported: {shown(error, 200)}.") from error
+        raise PluginError(
+            f"The factory '{entry.factory}' of '{entry.name}' cannot be imported: {shown(error, 200)}."
+        ) from error
 
 
 def option_fields(options: type[Options]) -> Mapping[str, Any]:

@@ -168,7 +168,9 @@ def _find_backbone(name: str, modality: Modality, registry: Registry, written: s
         except UnknownComponentError:
             raise unknown from None
     if written != name:
-        raise SpecError(f"The library '{name}' gives {other} backbones only, and '{shown(written)}' is in the {modality} tower.")
+        raise SpecError(
+            f"The library '{name}' gives {other} backbones only, and '{shown(written)}' is in the {modality} tower."
+        )
     raise SpecError(
         f"'{component.qualified}' encodes {'text' if other == 'text' else 'images'}, but it is in the {modality} tower. "
         "The vision backbone comes first: 'vit-base + bert-base'."
@@ -209,7 +211,9 @@ def _first(layers: Layers, entry: BackboneEntry, facts: Capabilities, name: str)
         raise SpecError(f"'{name}{layers}' cannot be built yet: only first layers can, as '{name}[:6]'.")
     if isinstance(facts.depth, Unknown):
         if layers.stop is None or layers.stop < 1:
-            raise SpecError(f"The depth of '{name}' is known at build only; count its layers from the start, as '[:6]'.")
+            raise SpecError(
+                f"The depth of '{name}' is known at build only; count its layers from the start, as '[:6]'."
+            )
         return layers.stop
     return _range(layers, facts.depth, name)[1]
 
@@ -220,7 +224,9 @@ def _range(layers: Layers, depth: int, name: str) -> tuple[int, int]:
             raise SpecError(f"'{name}' has {depth} layers, so '{layers}' reaches beyond it; at most '[:{depth}]'.")
     start, stop, _ = slice(layers.start, layers.stop).indices(depth)
     if start >= stop:
-        raise SpecError(f"'{layers}' of the {depth} layers of '{name}' is empty; write for example '[:{depth // 2 or 1}]'.")
+        raise SpecError(
+            f"'{layers}' of the {depth} layers of '{name}' is empty; write for example '[:{depth // 2 or 1}]'."
+        )
     return start, stop
 
 
@@ -232,11 +238,17 @@ def _rules(rules: Iterable[Rule]) -> list[PartRule]:
     simple: list[PartRule] = []
     for rule in rules:
         if isinstance(rule, AdapterRule):
-            raise SpecError(f"Adapters ('{rule.action} {rule.part}') cannot be built yet; freeze or train '{rule.part}' whole.")
+            raise SpecError(
+                f"Adapters ('{rule.action} {rule.part}') cannot be built yet; freeze or train '{rule.part}' whole."
+            )
         if rule.part.name == "encoder":
-            raise SpecError(f"'{rule.part}' is a part of one-tower models; a two-tower model has vision, text, fusion, both.")
+            raise SpecError(
+                f"'{rule.part}' is a part of one-tower models; a two-tower model has vision, text, fusion, both."
+            )
         names = ("vision", "text") if rule.part.name == "both" else (rule.part.name,)
-        simple += [_supported(rule.model_copy(update={"part": rule.part.model_copy(update={"name": n})})) for n in names]
+        simple += [
+            _supported(rule.model_copy(update={"part": rule.part.model_copy(update={"name": n})})) for n in names
+        ]
     return simple
 
 
@@ -244,13 +256,19 @@ def _supported(rule: PartRule) -> PartRule:
     part = rule.part
     if rule.action in ("random", "pretrained"):
         if part.group or part.layers:
-            raise SpecError(f"'{rule.action} {part}': weights are chosen for whole towers; write '{rule.action} {part.name}'.")
+            raise SpecError(
+                f"'{rule.action} {part}': weights are chosen for whole towers; write '{rule.action} {part.name}'."
+            )
         if part.name == "fusion" and rule.action == "pretrained":
             raise SpecError("A fusion head has no pretrained weights of its own; start from a saved model to keep one.")
     elif part.group in ("norms", "biases"):
-        raise SpecError(f"'{rule.action} {part}' cannot be built yet; freeze a part, its embeddings or its first layers.")
+        raise SpecError(
+            f"'{rule.action} {part}' cannot be built yet; freeze a part, its embeddings or its first layers."
+        )
     elif part.layers and part.layers.start not in (None, 0):
-        raise SpecError(f"'{rule.action} {part}' cannot be built yet: only first layers can be held, as '{part.name}[:6]'.")
+        raise SpecError(
+            f"'{rule.action} {part}' cannot be built yet: only first layers can be held, as '{part.name}[:6]'."
+        )
     elif part.name == "fusion" and (part.layers or part.group):
         raise SpecError(f"'{rule.action} {part}' cannot be built yet; write '{rule.action} fusion'.")
     return rule
@@ -276,7 +294,9 @@ def _frozen(rules: Iterable[PartRule], towers: Mapping[str, TowerPlan]) -> tuple
         elif part.layers is None and part.group is None:
             held.pop(part.name, None)
         elif part.name in held:
-            raise SpecError(f"'trainable {rule.part}' under a frozen '{held[part.name]}' cannot be built yet; freeze the first layers alone.")
+            raise SpecError(
+                f"'trainable {rule.part}' under a frozen '{held[part.name]}' cannot be built yet; freeze the first layers alone."
+            )
     return tuple(held[name] for name in ("vision", "text", "fusion") if name in held)
 
 
@@ -312,7 +332,9 @@ def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Regist
     for name, options in uses.items():
         component = registry.find("task", name)
         entry = cast(TaskEntry, component.entry)
-        plans[entry.name] = TaskPlan(component.qualified, component.plugin, entry, checked_options(entry, options, of=name))
+        plans[entry.name] = TaskPlan(
+            component.qualified, component.plugin, entry, checked_options(entry, options, of=name)
+        )
     for task in plans.values():
         _fits(task.entry, fusion, plans, "two-tower")
     return _ordered(plans)

@@ -1,13 +1,13 @@
 """The one-line form of a spec: `"vit-base + bert-base, two-tower, frozen text"`.
 
-    spec    = tower [ "+" tower ] { "," clause }
-    tower   = name [ slice ] [ "(" key "=" json { "," key "=" json } ")" ]
-    name    = short | plugin ":" short | library ":" model [ "@" revision ]
-    clause  = "one-tower" | "two-tower" | rule part | adapter part | fusion head
-    rule    = "frozen" | "trainable" | "random" | "pretrained"
-    adapter = ("lora" | "bitfit" | "adapter") [ "(" options ")" ]
-    part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ ".embeddings" | ".norms" | ".biases" ] [ slice ]
-    slice   = "[" [int] ":" [int] "]"
+spec    = tower [ "+" tower ] { "," clause }
+tower   = name [ slice ] [ "(" key "=" json { "," key "=" json } ")" ]
+name    = short | plugin ":" short | library ":" model [ "@" revision ]
+clause  = "one-tower" | "two-tower" | rule part | adapter part | fusion head
+rule    = "frozen" | "trainable" | "random" | "pretrained"
+adapter = ("lora" | "bitfit" | "adapter") [ "(" options ")" ]
+part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ ".embeddings" | ".norms" | ".biases" ] [ slice ]
+slice   = "[" [int] ":" [int] "]"
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def format_spec(spec: OneTowerSpec | TwoTowerSpec) -> str:
     else:
         towers, fusion = [spec.base, *([spec.donor] if spec.donor else [])], []
     rules = [
-        f"{rule.action}{_options(rule.options) if isinstance(rule, AdapterRule) else ''} {rule.part}" for rule in spec.rules
+        f"{rule.action}{_options(rule.options) if isinstance(rule, AdapterRule) else ''} {rule.part}"
+        for rule in spec.rules
     ]
     return ", ".join([" + ".join(map(_component, towers)), spec.architecture, *rules, *fusion])
 
@@ -228,7 +229,9 @@ def _with_towers(towers: list[dict[str, Any]], clauses: dict[str, Any], text: st
     architecture = clauses.setdefault("architecture", _ARCHITECTURES[len(towers) - 1])
     if architecture == "two-tower":
         if len(towers) < 2:
-            raise SpecError(f"A two-tower model needs two backbones: '{shown(towers[0]['name'])} + bert-base, two-tower'.")
+            raise SpecError(
+                f"A two-tower model needs two backbones: '{shown(towers[0]['name'])} + bert-base, two-tower'."
+            )
         return {**clauses, "vision": towers[0], "text": towers[1]}
     if "fusion" in clauses:
         name = clauses["fusion"]["name"]

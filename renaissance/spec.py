@@ -10,7 +10,16 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from renaissance.errors import SpecError
 
@@ -61,7 +70,9 @@ class Layers(Strict):
 class TowerSpec(Strict):
     """A backbone by name, with its options; `layers` builds only that range of its layers."""
 
-    name: ComponentName = Field(description="'vit-base', 'plugin:name', 'timm:model' or 'transformers:org/model@revision'.")
+    name: ComponentName = Field(
+        description="'vit-base', 'plugin:name', 'timm:model' or 'transformers:org/model@revision'."
+    )
     layers: Layers | None = Field(None, description="Build these layers only; 'bert-base[:6]' builds six.")
     options: JsonOptions = Field(default_factory=dict, description="Options of this backbone; see `renaissance show`.")
 

@@ -5,7 +5,7 @@ Letters: P pairs, N tokens of the vision stream, L of the text stream, W the fus
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,18 @@ from renaissance.toolkit.pooling import Pooler
 
 # How much of a stream the last layer must give: every token, the first alone, or nothing.
 Read = Literal["all", "first", "none"]
+
+
+class CrossLayer(Protocol):
+    """A layer that gives the next vision stream and the next text stream."""
+
+    def vision_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
+        """Return the next vision stream [P, N, W], or its first token [P, 1, W]."""
+        ...
+
+    def text_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
+        """Return the next text stream [P, L, W], or its first token [P, 1, W]."""
+        ...
 
 
 class LxmertLayer(nn.Module):
@@ -89,16 +101,14 @@ class CrossFusion(nn.Module):
     def forward(self, vision: Features, text: Features, outputs: frozenset[Output]) -> Joint:
         """Fuse pair i of vision [P, N, Dv] and text [P, L, Dt]; return what `outputs` names, pooled as [P, 2 W]."""
         v, t = self.vision_projection(vision.tokens), self.text_projection(text.tokens)
-        *inner, last = self.layers
+        masks = (vision.mask, text.mask)
+        *inner, last = cast("list[CrossLayer]", list(self.layers))
         for layer in inner:
-            masks = (vision.mask, text.mask, "all")
-            v, t = layer.vision_stream(v, t, *masks), layer.text_stream(v, t, *masks)
-        reads = self._reads(outputs)
-        streams: list[Features | None] = []
-        for read, stream, mask in zip(reads, (last.vision_stream, last.text_stream), (vision.mask, text.mask), strict=True):
-            tokens = None if read == "none" else stream(v, t, vision.mask, text.mask, read)
-            streams.append(None if tokens is None else Features(tokens, mask[:, : tokens.shape[1]]))
-        return self._joint(streams[0], streams[1], outputs)
+            v, t = layer.vision_stream(v, t, *masks, "all"), layer.text_stream(v, t, *masks, "all")
+        vision_read, text_read = self._reads(outputs)
+        fused_vision = None if vision_read == "none" else last.vision_stream(v, t, *masks, vision_read)
+        fused_text = None if text_read == "none" else last.text_stream(v, t, *masks, text_read)
+        return self._joint(_features(fused_vision, vision.mask), _features(fused_text, text.mask), outputs)
 
     def _reads(self, outputs: frozenset[Output]) -> tuple[Read, Read]:
         def read(stream: Output, pooler: Pooler) -> Read:
@@ -137,6 +147,10 @@ class Dual(nn.Module):
         """Return an empty Joint: `resolve` refuses tasks that ask a dual encoder for a fusion."""
         assert not outputs
         return Joint()
+
+
+def _features(tokens: Tensor | None, mask: Tensor) -> Features | None:
+    return None if tokens is None else Features(tokens, mask[:, : tokens.shape[1]])
 
 
 def _queries(tokens: Tensor, read: Read) -> Tensor:

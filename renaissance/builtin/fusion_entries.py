@@ -19,7 +19,9 @@ class CrossOptions(Options):
     layers: Annotated[int, Field(ge=1, le=1024)] = Field(6, description="Fusion layers.")
     width: Count = Field(256, description="Width of both fused streams.")
     heads: Count = Field(4, description="Attention heads; they divide the width.")
-    mlp_ratio: Annotated[float, Field(gt=0.0, le=64.0)] = Field(4.0, description="Hidden width of the MLP over the width.")
+    mlp_ratio: Annotated[float, Field(gt=0.0, le=64.0)] = Field(
+        4.0, description="Hidden width of the MLP over the width."
+    )
     dropout: Rate = Field(0.1, description="Dropout of each sub-layer's output, in training.")
 
 
@@ -36,8 +38,12 @@ def check_heads(options: CrossOptions) -> None:
         SpecError: naming the nearest number of heads that does.
     """
     if options.width % options.heads:
-        nearest = min((h for h in range(1, options.width + 1) if options.width % h == 0), key=lambda h: abs(h - options.heads))
-        raise SpecError(f"{options.heads} heads do not divide a width of {options.width}; the nearest number is {nearest}.")
+        nearest = min(
+            (h for h in range(1, options.width + 1) if options.width % h == 0), key=lambda h: abs(h - options.heads)
+        )
+        raise SpecError(
+            f"{options.heads} heads do not divide a width of {options.width}; the nearest number is {nearest}."
+        )
 
 
 FUSION_HEADS = (

@@ -24,7 +24,9 @@ class MaskedLanguageModelling(nn.Module):
     def __init__(self, options: MlmOptions, *, model: ModelFacts) -> None:
         super().__init__()
         if model.tokenizer is None or model.tokenizer.mask_id is None:
-            raise SpecError("The task 'mlm' needs a tokenizer with a mask token, and this text tower has none; leave 'mlm' out.")
+            raise SpecError(
+                "The task 'mlm' needs a tokenizer with a mask token, and this text tower has none; leave 'mlm' out."
+            )
         assert model.fused_text is not None
         self.options, self.tokenizer = options, model.tokenizer
         width = model.fused_text

@@ -15,13 +15,17 @@ class MlmOptions(Options):
     """Options of masked language modelling."""
 
     probability: Share = Field(0.15, description="Share of the tokens that are predicted.")
-    at_least_one: bool = Field(False, description="Predict at least one token of each caption (short captions often have none).")
+    at_least_one: bool = Field(
+        False, description="Predict at least one token of each caption (short captions often have none)."
+    )
 
 
 class ItmOptions(Options):
     """Options of image-text matching."""
 
-    false_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.5, description="Share of the pairs whose image is another one.")
+    false_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.5, description="Share of the pairs whose image is another one."
+    )
 
 
 class ItcOptions(Options):

@@ -103,9 +103,26 @@ def with_sizes(config: PreTrainedConfig, changes: Mapping[str, Any]) -> PreTrain
         else:
             change(config, values, name, value)
     try:
-        return config_from(values)
+        changed = config_from(values)
     except ModelFileError as error:
         raise SpecError(f"{config.model_type}: these sizes do not fit each other: {error}") from None
+    _check_heads(changed)
+    return changed
+
+
+def _check_heads(config: PreTrainedConfig) -> None:
+    """Check what the library would find out while it builds, with an error of its own."""
+    if config.model_type == "swin":
+        blocks = [(config.embed_dim * 2**stage, heads) for stage, heads in enumerate(config.num_heads)]
+    else:
+        sizes = _block_sizes(config)
+        blocks = [(sizes["width"], sizes["heads"])]
+    for width, heads in blocks:
+        if heads and width % heads:
+            raise SpecError(
+                f"{config.model_type}: {heads} heads cannot share a width of {width}. Give a width that they divide, "
+                f"such as width={max(1, round(width / heads)) * heads}."
+            )
 
 
 def with_vocabulary(config: PreTrainedConfig, facts: TokenizerFacts) -> PreTrainedConfig:
@@ -160,6 +177,8 @@ def _change_swin(config: PreTrainedConfig, values: dict[str, Any], name: str, va
     if name == "width":
         values["embed_dim"] = value // 2 ** (len(values["depths"]) - 1)
     elif name in ("depths", "heads", "window"):
+        if isinstance(value, int) and name != "window":
+            raise SpecError(f"{config.model_type}: {name} differ from stage to stage. Leave {name} out.")
         values[{"depths": "depths", "heads": "num_heads", "window": "window_size"}[name]] = value
     else:
         raise SpecError(f"{config.model_type} has no size called {name!r}, for its stages differ. Leave it out.")

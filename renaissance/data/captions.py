@@ -33,7 +33,7 @@ def clean_caption(value: object) -> str:
     if len(value) > MAX_CHARACTERS:
         raise ValueError(f"the caption has {len(value):,} characters, more than {MAX_CHARACTERS:,}")
     text = _CONTROL.sub(" ", value).strip()
-    categories = {unicodedata.category(character) for character in text}
+    categories = {unicodedata.category(character) for character in set(text)}
     if "Cs" in categories:
         raise ValueError("the caption is not valid Unicode")
     if all(category[0] in "CZM" for category in categories):

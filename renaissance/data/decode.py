@@ -6,14 +6,14 @@
 | GIF, animated WebP, PNG or TIFF | the first frame |
 | EXIF orientation | applied; boxes of the sample must have been given for the upright picture |
 | grey (L), 1-bit (1), palette (P) without transparency | the same colours in RGB |
-| CMYK, YCbCr | converted to RGB by Pillow, without colour profiles |
+| CMYK, YCbCr, LAB | converted to RGB by Pillow, without the colour profile of the file |
 | transparency (RGBA, LA, PA, RGBa, or a transparent colour) | composited on white |
 | 16-bit RGB and RGBA | the upper byte of each value, as Pillow reads them |
 | 16-bit grey (I;16 in each byte order, I of a PNG) | value / 257, rounded: 0 stays 0, 65535 becomes 255 |
 | 32-bit integers (I of a TIFF) | from 0 to 65535: as 16-bit; anything else is refused |
 | float (F) | from 0 to 1: value x 255, rounded; else from 0 to 255: rounded; anything else is refused |
 | more than 36 megapixels | refused from the header, before a pixel is decoded |
-| another format or mode (LAB), a truncated or damaged file, a warning of Pillow | refused |
+| another format, a truncated or damaged file, a warning of Pillow | refused |
 
 Every refusal is a `SampleError` that names the sample, the fault and the next step.
 """

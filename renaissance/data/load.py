@@ -36,7 +36,9 @@ def load_data(
         raise DataError("The recipe does not say where its data are. Try: --data FOLDER, or set data.path.")
     read = read_images(Path(data.path).expanduser(), data.columns, cache=cache, on_bad_sample=on_bad_sample)
     found = split_records(read.records, data, validation=validation)
-    return replace(found, facts=read.facts + found.facts, skipped=read.skipped)
+    captions = sum(len(record.captions) for record in read.records)
+    size = f"{len(read.records):,} images with {captions:,} captions"
+    return replace(found, facts=(*read.facts, size, *found.facts), skipped=read.skipped)
 
 
 def _of_world(data: recipe.WorldData, cache: Path) -> recipe.ImagesData:

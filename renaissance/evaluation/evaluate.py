@@ -25,6 +25,8 @@ from renaissance.recipe import Data, ImagesData, OnBadSample
 from renaissance.spec import shown
 from renaissance.toolkit.devices import cache_folder, moved
 
+NOTHING_STORED = Stores()
+
 
 @dataclass(frozen=True, slots=True)
 class SplitScores:
@@ -38,7 +40,11 @@ class SplitScores:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-able row a score."""
-        return [{"split": self.split, "task": task, **asdict(score)} for task, scores in self.scores.items() for score in scores]
+        return [
+            {"split": self.split, "task": task, **asdict(score)}
+            for task, scores in self.scores.items()
+            for score in scores
+        ]
 
 
 def evaluate(
@@ -81,7 +87,7 @@ def evaluate_split(
     records: Sequence[Record],
     *,
     tasks: Sequence[str] | None = None,
-    stores: Stores = Stores(),  # noqa: B008: immutable
+    stores: Stores = NOTHING_STORED,
     batch_size: int = 64,
     progress: Progress,
 ) -> SplitScores:
@@ -115,9 +121,13 @@ def measurable(assembly: Assembly, names: Sequence[str] | None) -> dict[str, Mea
     for name in names or ():
         if name not in able:
             known = ", ".join(able) or "none"
-            raise CapabilityError(f"This model cannot be measured by '{shown(name)}'; it can by: {known}. Add the task to its recipe.")
+            raise CapabilityError(
+                f"This model cannot be measured by '{shown(name)}'; it can by: {known}. Add the task to its recipe."
+            )
     if not able:
-        raise CapabilityError("None of this model's tasks can be measured; add 'itm', or 'itc' with 'retrieval', to its recipe.")
+        raise CapabilityError(
+            "None of this model's tasks can be measured; add 'itm', or 'itc' with 'retrieval', to its recipe."
+        )
     return {name: cast(MeasuredTask, assembly.tasks[name]) for name in (names or able)}
 
 

@@ -69,7 +69,7 @@ class ModelScorer:
         task, encoder = self._task("itm"), self._assembly.encoder
         images, texts = self.features()
         device = next(self._assembly.parameters()).device
-        parts = index.split(PAIRS_AT_ONCE)
+        parts = torch.split(index, PAIRS_AT_ONCE)
         logits: list[Tensor] = []
         with torch.inference_mode():
             for part in self._progress(parts, len(parts), "Matching pairs"):
@@ -88,13 +88,15 @@ class ModelScorer:
     def _task(self, name: str) -> Any:
         if name not in self._assembly.tasks:
             trained = ", ".join(self._assembly.tasks) or "nothing"
-            raise CapabilityError(f"This needs the task '{name}', and the model was trained for {trained}; add '{name}' to its tasks.")
+            raise CapabilityError(
+                f"This needs the task '{name}', and the model was trained for {trained}; add '{name}' to its tasks."
+            )
         return self._assembly.tasks[name]
 
 
 def _chunked(features: Features, embed: Callable[[Features], Tensor], device: torch.device, size: int = 1024) -> Tensor:
     rows = torch.arange(len(features.tokens))
-    return torch.cat([embed(moved(_rows(features, part), device)).cpu() for part in rows.split(size)])
+    return torch.cat([embed(moved(_rows(features, part), device)).cpu() for part in torch.split(rows, size)])
 
 
 def _rows(features: Features, index: Tensor) -> Features:

@@ -12,7 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renaissance.api import Features, FusionHeadEntry, Joint, Modality, ModelFacts, Output, TextInput, TowerFacts, VisionInput
+from renaissance.api import (
+    Features,
+    FusionHeadEntry,
+    Joint,
+    Modality,
+    ModelFacts,
+    Output,
+    TextInput,
+    TowerFacts,
+    VisionInput,
+)
 from renaissance.toolkit.canonical import encode_canonical
 from renaissance.toolkit.pooling import one_vector
 
@@ -20,7 +30,14 @@ from renaissance.toolkit.pooling import one_vector
 class TwoTower(nn.Module):
     """The few steps that every task works with: encode each modality, fuse pairs, represent one modality."""
 
-    def __init__(self, vision: nn.Module, text: nn.Module, fusion: nn.Module, entry: FusionHeadEntry, slots: int = 1) -> None:
+    # A Backbone is a protocol and an nn.Module at once, which no type of Python can say.
+    vision: Any
+    text: Any
+    fusion: Any
+
+    def __init__(
+        self, vision: nn.Module, text: nn.Module, fusion: nn.Module, entry: FusionHeadEntry, slots: int = 1
+    ) -> None:
         super().__init__()
         self.vision = vision
         self.text = text
@@ -40,16 +57,18 @@ class TwoTower(nn.Module):
         """Fuse pair i of vision [P, N, D] and text [P, L, D]; slots int64 [P]: which image of its item each is."""
         if self.slots is not None and slots is not None:
             vision = replace(vision, tokens=vision.tokens + self.slots(slots).unsqueeze(1))
-        return self.fusion(vision, text, outputs)  # type: ignore[no-any-return]  # nn.Module.__call__
+        joint: Joint = self.fusion(vision, text, outputs)
+        return joint
 
     def represent(self, features: Features, modality: Modality) -> Tensor:
-        """Return one vector [B, D] for each input: the tower's own pooled vector, in the shared space if there is one."""
+        """Return one vector [B, D] for each input: the tower's pooled one, in the shared space if there is one."""
         vector = one_vector(features)
-        return self.fusion.project(vector, modality) if self.shared_space else vector  # type: ignore[operator,no-any-return]
+        shared: Tensor = self.fusion.project(vector, modality) if self.shared_space else vector
+        return shared
 
     def facts(self) -> ModelFacts:
         """Return what tasks must know of this model."""
-        vision, text, fusion = tower_facts(self.vision), tower_facts(self.text), _Fusion(self.fusion)
+        vision, text, fusion = tower_facts(self.vision), tower_facts(self.text), self.fusion
         fused = bool(self.outputs)
         return ModelFacts(
             vision=fusion.width if self.shared_space else vision.width,
@@ -57,7 +76,7 @@ class TwoTower(nn.Module):
             joint=fusion.pooled_width if "pooled" in self.outputs else None,
             fused_text=fusion.width if fused else None,
             shared_space=self.shared_space,
-            tokenizer=self.text.processor.facts,  # type: ignore[union-attr]  # a Backbone
+            tokenizer=self.text.processor.facts,
         )
 
 
@@ -71,10 +90,11 @@ def holds_still(tower: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
-def _encode(tower: nn.Module, inputs: Any) -> Features:
+def _encode(tower: Any, inputs: Any) -> Features:
     frozen = holds_still(tower)
     with torch.no_grad() if frozen else nullcontext():
-        return encode_canonical(tower, inputs) if frozen else tower(inputs)
+        features: Features = encode_canonical(tower, inputs) if frozen else tower(inputs)
+    return features
 
 
 def _slot_types(slots: int, width: int) -> nn.Embedding:
@@ -82,11 +102,3 @@ def _slot_types(slots: int, width: int) -> nn.Embedding:
     types = nn.Embedding(slots, width)
     nn.init.zeros_(types.weight)
     return types
-
-
-class _Fusion:
-    """The widths of a fusion head, typed."""
-
-    def __init__(self, head: Any) -> None:
-        self.width: int = head.width
-        self.pooled_width: int = head.pooled_width

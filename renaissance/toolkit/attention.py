@@ -27,7 +27,8 @@ class Attention(nn.Module):
         return self.output(gathered.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module.__call__
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        items, count, width = tokens.shape
+        return tokens.view(items, count, self.heads, width // self.heads).transpose(1, 2)
 
 
 class PostNorm(nn.Module):

@@ -24,7 +24,9 @@ def finite(scores: Tensor, *, what: str) -> Tensor:
     """
     bad = int((~torch.isfinite(scores)).sum())
     if bad:
-        raise NonFiniteError(f"{what}: {bad} of {scores.numel()} scores are NaN or infinite; the model is damaged or diverged.")
+        raise NonFiniteError(
+            f"{what}: {bad} of {scores.numel()} scores are NaN or infinite; the model is damaged or diverged."
+        )
     return scores
 
 
@@ -67,7 +69,8 @@ def recalls(by_image: Tensor, by_text: Tensor, positive: Tensor, *, prefix: str 
         rank, tied = ranks(scores, belongs)
         ties = float(tied.double().mean())
         found += [
-            recall_score(f"{prefix}{side} R@{k}", rank, k, units=units, chance=recall_chance(belongs, k), ties=ties) for k in KS
+            recall_score(f"{prefix}{side} R@{k}", rank, k, units=units, chance=recall_chance(belongs, k), ties=ties)
+            for k in KS
         ]
     return [*found, *(_mean(found, k, prefix) for k in KS)]
 

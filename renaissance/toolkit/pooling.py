@@ -22,7 +22,9 @@ def one_vector(features: Features) -> Tensor:
 def rows(features: Features, index: Tensor) -> Features:
     """Return the features of the rows in `index` int64 [P]."""
     pooled = None if features.pooled is None else features.pooled[index]
-    return Features(features.tokens[index], features.mask[index], pooled, tuple(layer[index] for layer in features.layers))
+    return Features(
+        features.tokens[index], features.mask[index], pooled, tuple(layer[index] for layer in features.layers)
+    )
 
 
 class Pooler(nn.Module):

@@ -24,7 +24,7 @@ FACTS_FILE = "tokenizer_facts.json"
 
 # A megabyte of text takes seconds to tokenize for the sake of the first few tokens; no language or markup needs more
 # characters than this for one token, on average over a text.
-CHARACTERS_PER_TOKEN = 32
+CHARACTERS_PER_TOKEN = 16
 MIN_CHARACTERS = 1024
 
 PAD_TOKENS = ("[PAD]", "<pad>")

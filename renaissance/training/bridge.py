@@ -52,7 +52,9 @@ def measure_bridge(
         SpecError: a tower is not stored, or the recipe does not measure retrieval.
     """
     if stores.vision is None or stores.text is None or recipe.evaluation.bridge is None:
-        raise SpecError("The bridge is fitted on the stored features of both towers; freeze both and say 'store: true'.")
+        raise SpecError(
+            "The bridge is fitted on the stored features of both towers; freeze both and say 'store: true'."
+        )
     if "retrieval" not in assembly.plan.tasks:
         raise SpecError("The bridge is measured by retrieval; add it under evaluation.tasks.")
     table = _Table([*data.train, *(record for split in data.splits.values() for record in split)], stores)
@@ -91,7 +93,9 @@ def _fit(options: Bridge, recipe: Recipe, records: Sequence[Record], table: _Tab
     steps = options.epochs * plan.steps_per_epoch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        bridge = LinearBridge(table.images(records[:1]).shape[1], table.captions(records[0].captions[:1]).shape[1], options.width)
+        bridge = LinearBridge(
+            table.images(records[:1]).shape[1], table.captions(records[0].captions[:1]).shape[1], options.width
+        )
     optimiser = torch.optim.AdamW(bridge.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for part in progress.track(plan.batches(0, steps), steps, "Linear bridge"):
@@ -99,7 +103,7 @@ def _fit(options: Bridge, recipe: Recipe, records: Sequence[Record], table: _Tab
         captions = [chosen_caption(record, recipe.seed, part.epoch) for record in chosen]
         loss = _loss(bridge, chosen, captions, table)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
     return bridge.eval()

@@ -43,7 +43,9 @@ def save_checkpoint(folder: Path, *, step: int, model: nn.Module, optimiser: tor
         partial.rename(final)
         sync_folder(folder)
     except OSError as error:
-        raise OutputError(f"The checkpoint '{final}' cannot be written: {error.strerror}; free some space, then --resume.") from None
+        raise OutputError(
+            f"The checkpoint '{final}' cannot be written: {error.strerror}; free some space, then --resume."
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for old in _steps(folder)[:-keep]:
@@ -72,7 +74,9 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimiser: torch.optim.Opti
     own = model.state_dict()
     wrong = sorted(set(tensors) ^ set(own)) or [name for name in own if own[name].shape != tensors[name].shape]
     if wrong:
-        raise CheckpointError(f"'{path}' is not of this model: '{wrong[0]}' does not fit (of {len(wrong)}); resume with its own recipe.")
+        raise CheckpointError(
+            f"'{path}' is not of this model: '{wrong[0]}' does not fit (of {len(wrong)}); resume with its own recipe."
+        )
     model.load_state_dict(tensors, strict=True)
     _load_optimiser(load_file(path / "optimiser.safetensors"), model, optimiser)
     return int(json.loads((path / "state.json").read_text())["step"])

@@ -1,9 +1,9 @@
 """The folder of a run: what it is made of, and whose it is.
 
-    recipe.yaml        the resolved recipe          environment.json   versions, machine, threads
-    metrics.jsonl      one line every few updates   checkpoints/       step-N folders
-    scores.json        what was measured            model/             the saved model
-    run.json           format and state ("running", "done")
+recipe.yaml        the resolved recipe          environment.json   versions, machine, threads
+metrics.jsonl      one line every few updates   checkpoints/       step-N folders
+scores.json        what was measured            model/             the saved model
+run.json           format and state ("running", "done")
 """
 
 from __future__ import annotations
@@ -60,13 +60,17 @@ def resume_folder(recipe: Recipe, folder: Path) -> Recipe:
     own = load_recipe(folder / "recipe.yaml")
     if own != recipe:
         differ = ", ".join(key for key in Recipe.model_fields if getattr(own, key) != getattr(recipe, key))
-        raise CheckpointError(f"'{folder}' is the run of another recipe (they differ in: {differ}); choose another --out.")
+        raise CheckpointError(
+            f"'{folder}' is the run of another recipe (they differ in: {differ}); choose another --out."
+        )
     return own
 
 
 def default_folder(recipe: Recipe) -> Path:
     """Return the newest unfinished run of this recipe's name, or the newest one."""
-    runs = sorted((p for p in Path("runs").glob(f"{recipe.name}*") if is_run(p)), key=lambda p: (p / STATE).stat().st_mtime)
+    runs = sorted(
+        (p for p in Path("runs").glob(f"{recipe.name}*") if is_run(p)), key=lambda p: (p / STATE).stat().st_mtime
+    )
     if not runs:
         raise CheckpointError(f"There is no run of '{recipe.name}' below 'runs' to resume; leave out --resume.")
     return next((run for run in reversed(runs) if state(run) == "running"), runs[-1])

@@ -21,8 +21,8 @@ from renaissance.errors import NonFiniteError
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe
 from renaissance.toolkit.devices import moved
-from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
-from renaissance.training.optimiser import make_optimiser, make_schedule
+from renaissance.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
 from renaissance.training.train_step import StepOutput, TrainStep
 
 LOG_EVERY = 10
@@ -58,29 +58,28 @@ def train(
 
     Raises:
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those of the update before.
-        SpecError: nothing is trainable, or the warm-up is too long.
+        SpecError: nothing is trainable.
     """
     weights = {name: task.weight for name, task in recipe.tasks.items()}
     step_module = TrainStep(assembly, weights)
     optimiser = make_optimiser(step_module, recipe.optimiser)
-    schedule = make_schedule(optimiser, recipe.schedule, steps)
     first = 0 if start is None else load_checkpoint(start, model=assembly, optimiser=optimiser)
-    schedule.last_epoch = first - 1
-    schedule.step()
+    warmup = recipe.schedule.warmup(steps)
     model = accelerator.prepare(step_module)
-    log = _Log(folder, accelerator, recipe.batch.size)
+    log = _Log(folder, accelerator, recipe.batch.size, first)
     skipped: list[str] = []
     seconds = 0.0
     model.train()
     updates = progress.track(batches(first, steps - first), steps - first, "Training")
     for step, parts in updates:
         began = time.perf_counter()
+        share = factor(step, steps, warmup, recipe.schedule.decay)
+        set_learning_rate(optimiser, share)
         output = _update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
-        schedule.step()
         skipped += [line for part in parts for line in part.skipped]
         seconds += time.perf_counter() - began
         done = step + 1
-        log.write(done, output, schedule.get_last_lr()[0], seconds, progress, last=done == steps)
+        log.write(done, output, recipe.optimiser.lr * share, seconds, progress, last=done == steps)
         if done == steps or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
             _checkpoint(folder, done, assembly, optimiser, recipe, accelerator)
         if evaluate is not None and recipe.evaluation.every and done % recipe.evaluation.every == 0 and done < steps:
@@ -92,7 +91,13 @@ def train(
 
 
 def _update(
-    model: nn.Module, optimiser: torch.optim.Optimizer, parts: list[Batch], *, step: int, recipe: Recipe, accelerator: Accelerator
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    parts: list[Batch],
+    *,
+    step: int,
+    recipe: Recipe,
+    accelerator: Accelerator,
 ) -> StepOutput:
     """Run one update; each of its micro-batches weighs the same."""
     outputs: list[StepOutput] = []
@@ -102,7 +107,7 @@ def _update(
             torch.manual_seed(_dropout_seed(recipe.seed, step, number, accelerator.process_index))
             last = number + 1 == len(parts)
             with nullcontext() if last else accelerator.no_sync(model):
-                with accelerator.autocast():
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     output = cast(StepOutput, model(moved(part, accelerator.device)))
                 _check_losses(output, step)
                 accelerator.backward(output.loss / len(parts))
@@ -124,7 +129,10 @@ def _check_losses(output: StepOutput, step: int) -> None:
 
 
 def _diverged(what: str, step: int) -> str:
-    return f"At update {step + 1} {what}; the weights were not updated. Lower the learning rate, or look at the data of this batch."
+    return (
+        f"At update {step + 1} {what}; the weights were not updated. "
+        "Lower the learning rate, or look at the data of this batch."
+    )
 
 
 def _mean(outputs: list[StepOutput]) -> StepOutput:
@@ -142,21 +150,32 @@ def _dropout_seed(seed: int, step: int, part: int, rank: int) -> int:
 
 
 def _checkpoint(
-    folder: Path, step: int, assembly: Assembly, optimiser: torch.optim.Optimizer, recipe: Recipe, accelerator: Accelerator
+    folder: Path,
+    step: int,
+    assembly: Assembly,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    accelerator: Accelerator,
 ) -> None:
     if accelerator.is_main_process:
-        save_checkpoint(folder / "checkpoints", step=step, model=assembly, optimiser=optimiser, keep=recipe.keep_checkpoints)
+        save_checkpoint(
+            folder / "checkpoints", step=step, model=assembly, optimiser=optimiser, keep=recipe.keep_checkpoints
+        )
     accelerator.wait_for_everyone()
 
 
 class _Log:
     """metrics.jsonl, the trackers, and the text beside the bar."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator, batch_size: int) -> None:
+    def __init__(self, folder: Path, accelerator: Accelerator, batch_size: int, first: int) -> None:
         self._path, self._accelerator, self._batch_size = folder / "metrics.jsonl", accelerator, batch_size
         self._steps = 0
+        if accelerator.is_main_process:
+            _forget_later_steps(self._path, first)
 
-    def write(self, step: int, output: StepOutput, lr: float, seconds: float, progress: Progress, *, last: bool) -> None:
+    def write(
+        self, step: int, output: StepOutput, lr: float, seconds: float, progress: Progress, *, last: bool
+    ) -> None:
         self._steps += 1
         if step % LOG_EVERY and not last:
             return
@@ -169,3 +188,10 @@ class _Log:
         if self._accelerator.is_main_process:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **figures}) + "\n")
+
+
+def _forget_later_steps(path: Path, first: int) -> None:
+    """Drop what an interrupted run noted after the checkpoint from which it goes on."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= first]
+    write_atomically(path, "".join(f"{line}\n" for line in kept))

@@ -7,10 +7,9 @@ import math
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from renaissance.errors import SpecError
-from renaissance.recipe import Optimiser, Schedule
+from renaissance.recipe import Optimiser
 
 _NO_DECAY = ("position", "token_type", "cls_token", "log_scale", "slots.")
 
@@ -28,7 +27,10 @@ def make_optimiser(model: nn.Module, optimiser: Optimiser) -> AdamW:
             groups.setdefault(key, []).append(parameter)
     if not groups:
         raise SpecError("Everything is frozen, so there is nothing to train; leave one part trainable.")
-    settings = [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in sorted(groups.items(), key=lambda g: g[0])]
+    settings = [
+        {"params": params, "lr": lr, "full_lr": lr, "weight_decay": decay}
+        for (lr, decay), params in sorted(groups.items(), key=lambda g: g[0])
+    ]
     return AdamW(settings, betas=optimiser.betas, eps=optimiser.eps, fused=True)
 
 
@@ -43,16 +45,10 @@ def _decay(name: str, parameter: nn.Parameter, optimiser: Optimiser) -> float:
     return 0.0 if plain else optimiser.weight_decay
 
 
-def make_schedule(optimiser: torch.optim.Optimizer, schedule: Schedule, steps: int) -> LambdaLR:
-    """Return the schedule over `steps` updates.
-
-    Raises:
-        SpecError: the warm-up is not shorter than the training.
-    """
-    warmup = schedule.warmup(steps)
-    if warmup >= steps:
-        raise SpecError(f"The warm-up of {warmup} steps is not shorter than the training of {steps}; shorten it.")
-    return LambdaLR(optimiser, lambda step: factor(step, steps, warmup, schedule.decay))
+def set_learning_rate(optimiser: torch.optim.Optimizer, share: float) -> None:
+    """Give every group this share of its full learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["full_lr"] * share
 
 
 def factor(step: int, steps: int, warmup: int, decay: str) -> float:

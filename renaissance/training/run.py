@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, broadcast_object_list
 
 from renaissance.assemble import Assembly
 from renaissance.container import save
@@ -74,11 +75,15 @@ def run(
         NonFiniteError: training diverged; the last checkpoint is kept.
     """
     chosen = as_recipe(recipe, data=data, seed=seed)
-    job = _Job(chosen, Path(out) if out is not None else None, resume, registry or default_registry(), progress or Silent())
+    job = _Job(
+        chosen, Path(out) if out is not None else None, resume, registry or default_registry(), progress or Silent()
+    )
     return job.run()
 
 
-def as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, data: str | Path | None = None, seed: int | None = None) -> Recipe:
+def as_recipe(
+    recipe: Recipe | Mapping[str, Any] | str | Path, *, data: str | Path | None = None, seed: int | None = None
+) -> Recipe:
     """Return the recipe that is meant, with its data folder and seed replaced where they are given.
 
     Raises:
@@ -131,6 +136,7 @@ class _Job:
         plan = self._batch_plan(len(data.train), accelerator)
         steps = self._steps(plan)
         folder, checkpoint = self._folder(accelerator)
+        self._trackers(folder, accelerator)
         for line in (*data.facts, *data.skipped):
             self.progress.say(line)
         assembly.to(accelerator.device)
@@ -139,7 +145,9 @@ class _Job:
         measure = partial(self._measure, assembly, stores, accelerator)
         found: dict[str, list[SplitScores]] = {}
         if self.recipe.evaluation.untrained:
-            found["untrained"] = measure(data.splits) if checkpoint is None else self._untrained(stores, data, accelerator)
+            found["untrained"] = (
+                measure(data.splits) if checkpoint is None else self._untrained(stores, data, accelerator)
+            )
         batches = self._batches(assembly, data, plan, stores)
         with self.clock("training"):
             trained = train(
@@ -183,9 +191,9 @@ class _Job:
         outputs = {output for name in self.recipe.tasks for output in assembly.plan.tasks[name].entry.outputs}
         unused = "pooled" not in outputs and bool(assembly.encoder.outputs)
         return Accelerator(
-            mixed_precision="no" if self.recipe.precision == "fp32" else "bf16",
+            cpu=not torch.accelerator.is_available(),
             log_with=list(self.recipe.trackers) or None,
-            project_dir=str(self.out or "runs"),
+            project_config=ProjectConfiguration(logging_dir="."),  # the run's folder, once there is one
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
         )
 
@@ -203,7 +211,9 @@ class _Job:
         budget, schedule = self.recipe.budget, self.recipe.schedule
         steps = budget.steps or (budget.epochs or 1) * plan.steps_per_epoch
         if schedule.warmup(steps) >= steps:
-            raise SpecError(f"The warm-up of {schedule.warmup(steps)} steps is not shorter than the training of {steps}; shorten it.")
+            raise SpecError(
+                f"The warm-up of {schedule.warmup(steps)} steps is not shorter than the training of {steps}."
+            )
         return steps
 
     def _folder(self, accelerator: Accelerator) -> tuple[Path, Path | None]:
@@ -219,6 +229,11 @@ class _Job:
         made: list[Path | None] = [create_folder(self.recipe, folder) if accelerator.is_main_process else None]
         broadcast_object_list(made)
         return cast(Path, made[0]), None
+
+    def _trackers(self, folder: Path, accelerator: Accelerator) -> None:
+        if self.recipe.trackers:
+            accelerator.project_configuration.set_directories(str(folder))
+            accelerator.init_trackers("renaissance", config={"name": self.recipe.name, "seed": self.recipe.seed})
 
     # --- the work -----------------------------------------------------------------------------------------------
 
@@ -265,7 +280,11 @@ class _Job:
         return self._measure(assembly.to(accelerator.device), stores, accelerator, data.splits)
 
     def _validate(
-        self, measure: Callable[[Mapping[str, Sequence[Record]]], list[SplitScores]], data: DataSet, folder: Path, accelerator: Accelerator
+        self,
+        measure: Callable[[Mapping[str, Sequence[Record]]], list[SplitScores]],
+        data: DataSet,
+        folder: Path,
+        accelerator: Accelerator,
     ) -> Callable[[int], None] | None:
         """Return what measures the samples set aside, and notes it in metrics.jsonl."""
         if not self.recipe.evaluation.every:
@@ -283,11 +302,19 @@ class _Job:
     # --- the results --------------------------------------------------------------------------------------------
 
     def _results(
-        self, found: Mapping[str, list[SplitScores]], trained: Trained, data: DataSet, surgery: Mapping[str, Sequence[str]]
+        self,
+        found: Mapping[str, list[SplitScores]],
+        trained: Trained,
+        data: DataSet,
+        surgery: Mapping[str, Sequence[str]],
     ) -> dict[str, Any]:
         """Return what scores.json holds."""
         sizes = {
-            scores.split: {"images": scores.images, "captions": scores.captions, "distinct_texts": scores.distinct_texts}
+            scores.split: {
+                "images": scores.images,
+                "captions": scores.captions,
+                "distinct_texts": scores.distinct_texts,
+            }
             for scores in found["trained"]
         }
         return {
@@ -297,7 +324,9 @@ class _Job:
             "primary": self.recipe.evaluation.primary,
             "training": {"samples": len(data.train), "updates": trained.steps, "batch_size": self.recipe.batch.size},
             "splits": sizes,
-            "scores": [{"model": model, **row} for model, splits in found.items() for scores in splits for row in scores.rows()],
+            "scores": [
+                {"model": model, **row} for model, splits in found.items() for scores in splits for row in scores.rows()
+            ],
             "skipped": [*data.skipped, *trained.skipped],
             "surgery": {what: len(names) for what, names in surgery.items()},
             "seconds": {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},

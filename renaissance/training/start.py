@@ -28,7 +28,9 @@ def task_options(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     options: dict[str, Mapping[str, Any]] = {name: use.options for name, use in recipe.tasks.items()}
     for name, given in recipe.evaluation.tasks.items():
         if name in options and given:
-            raise SpecError(f"The options of '{shown(name)}' stand under 'tasks'; leave evaluation.tasks.{shown(name)} empty.")
+            raise SpecError(
+                f"The options of '{shown(name)}' stand under 'tasks'; leave evaluation.tasks.{shown(name)} empty."
+            )
         options.setdefault(name, given)
     return options
 
@@ -61,12 +63,18 @@ def check_trainable(plan: Plan, recipe: Recipe) -> None:
         if not entry.trains:
             raise SpecError(f"The task '{name}' is measured and not trained; put it under evaluation.tasks.")
         if entry.needs_negatives and recipe.batch.size // recipe.batch.accumulation < 2:
-            raise SpecError(f"The task '{name}' needs other pairs in its batch; give batch.size at least 2 for each part.")
+            raise SpecError(
+                f"The task '{name}' needs other pairs in its batch; give batch.size at least 2 for each part."
+            )
         if entry.fields:
-            raise SpecError(f"The task '{name}' reads {', '.join(entry.fields)} of the data, which images with captions do not have.")
+            raise SpecError(
+                f"The task '{name}' reads {', '.join(entry.fields)} of the data, which images with captions lack."
+            )
         tokenizer = plan.text.facts
         if entry.needs_mask_token and use.weight and tokenizer.vocabulary is None:
-            raise SpecError(f"The task '{name}' needs a tokenizer with a mask token, which '{plan.text.name}' does not have.")
+            raise SpecError(
+                f"The task '{name}' needs a tokenizer with a mask token, which '{plan.text.name}' does not have."
+            )
 
 
 def _operated(
@@ -81,7 +89,11 @@ def _operated(
     before = set(assembly.state_dict())
     operated = Assembly(plan, assembly.encoder, new)
     after = set(operated.state_dict())
-    return operated, {"copied": sorted(before & after), "new": sorted(after - before), "dropped": sorted(before - after)}
+    return operated, {
+        "copied": sorted(before & after),
+        "new": sorted(after - before),
+        "dropped": sorted(before - after),
+    }
 
 
 def assemble_tasks(plan: Plan, old: Assembly, seed: int) -> nn.ModuleDict:
@@ -99,7 +111,9 @@ def _kept_options(
     for name, plan in plans.items():
         old = saved.get(name)
         if old is not None and plan.entry.trains and given[name] and plan.options != old.options:
-            raise SpecError(f"The saved head of '{name}' was built with other options; leave them out, or drop and add the task.")
+            raise SpecError(
+                f"The saved head of '{name}' was built with other options; leave them out, or drop and add the task."
+            )
         kept[name] = plan if old is None or not plan.entry.trains else old
     return kept
 
@@ -108,10 +122,15 @@ def _check_declared(surgery: Surgery, old: Assembly, plan: Plan) -> None:
     """Compare heads that would be dropped and added with those that the recipe declares."""
     had = {name for name, task in old.plan.tasks.items() if task.entry.trains}
     has = {name for name, task in plan.tasks.items() if task.entry.trains}
-    for what, real, declared in (("drop_tasks", had - has, surgery.drop_tasks), ("add_tasks", has - had, surgery.add_tasks)):
+    for what, real, declared in (
+        ("drop_tasks", had - has, surgery.drop_tasks),
+        ("add_tasks", has - had, surgery.add_tasks),
+    ):
         if real != set(declared):
-            names = ", ".join(sorted(real)) or "none"
-            raise SpecError(f"Starting from this model, {what} is: {names}; declare 'surgery: {{{what}: [{', '.join(sorted(real))}]}}'.")
+            names = ", ".join(sorted(real))
+            raise SpecError(
+                f"What changes in the saved model is not declared; write 'surgery: {{{what}: [{names}]}}' under 'start'."
+            )
 
 
 def model_folder(name: str) -> Path:

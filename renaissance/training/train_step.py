@@ -89,7 +89,10 @@ class TrainStep(nn.Module):
             count = total(result.count.float()).clamp(min=1)
             loss = loss + self.weights[name] * result.sum * world_size() / count
             losses[name] = total(result.sum.float()) / count
-            metrics |= {f"{name}/{key}": total(a.float()) / total(n.float()).clamp(min=1) for key, (a, n) in result.metrics.items()}
+            metrics |= {
+                f"{name}/{key}": total(a.float()) / total(n.float()).clamp(min=1)
+                for key, (a, n) in result.metrics.items()
+            }
         return StepOutput(loss, losses, metrics)
 
     def _run(self, task: Task, encoded: EncodedBatch, batch: Batch, published: Mapping[str, Any]) -> TaskLoss:

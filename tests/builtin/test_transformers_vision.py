@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModel, CLIPModel, ViTForImageClassification
+from transformers import AutoConfig, AutoModel, ViTForImageClassification
 
 from renaissance.api import SavedBackbone, VisionInput
 from renaissance.builtin.transformers_entries import BACKBONES
 from renaissance.builtin.transformers_loading import preprocessing_from
 from renaissance.builtin.transformers_options import LibraryVisionOptions
-from renaissance.builtin.transformers_vision import FAMILIES
 from renaissance.builtin.transformers_vision import build as typed_build
+from renaissance.builtin.transformers_vision_families import FAMILIES
 from renaissance.errors import HubError, SpecError, UnknownComponentError
 
 SHORT_NAMES = {entry.name: entry for entry in BACKBONES if entry.modality == "vision" and not entry.library}
@@ -262,14 +262,39 @@ def test_a_short_name_describes_what_it_builds(name: str) -> None:
     assert features.tokens.shape == (1, tower.prefix_tokens + said.grid[0] * said.grid[1], said.width)
 
 
-def test_the_vision_half_of_a_two_tower_model_can_be_taken(tmp_path: Path) -> None:
-    config = AutoConfig.for_model("clip", vision_config=BLOCKS, text_config={"hidden_size": 16, "num_hidden_layers": 1})
-    model = CLIPModel(config).eval()
+@pytest.mark.parametrize("model_type", ["clip", "siglip"])
+def test_the_vision_half_of_a_two_tower_model_can_be_taken(model_type: str, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(model_type, vision_config=BLOCKS, text_config={"num_hidden_layers": 1})
+    model = AutoModel.from_config(config).eval()
     tower = pretrained(save(model, tmp_path)).eval()
     with torch.no_grad():
         pixels = tower.processor.normalise(pictures().pixels)
         expected = model.vision_model(pixel_values=pixels).last_hidden_state
         assert_close(tower(pictures()).tokens, expected, rtol=0, atol=1e-6)
+
+
+def test_a_model_takes_images_of_the_size_that_its_preprocessing_makes(tmp_path: Path) -> None:
+    model = AutoModel.from_config(AutoConfig.for_model("dinov2", **{**BLOCKS, "mlp_ratio": 2, "image_size": 48}))
+    tower = pretrained(save(model.eval(), tmp_path)).eval()  # trained at 48, used at 32, as DINOv2 at 518 and 224
+    with torch.no_grad():
+        expected = model(pixel_values=tower.processor.normalise(pictures().pixels)).last_hidden_state
+        assert_close(tower(pictures()).tokens, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "message"),
+    [
+        ("vit", {"heads": 5}, "heads=5 does not divide width=32"),
+        ("vit", {"heads": None, "width": 100}, "12 heads cannot share a width of 100.*such as width=96"),
+        ("dinov2", {"mlp_width": 70}, "mlp_width=70 is no multiple of width=32. Use mlp_width=64"),
+        ("swin", {"layers": None, "mlp_width": None, "heads": 2}, "heads differ from stage to stage"),
+    ],
+)
+def test_sizes_that_a_library_model_cannot_have_are_refused(
+    model_type: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        random_tower(model_type, **options)
 
 
 def test_the_heads_of_a_saved_model_are_left_out(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def records(pictures: Path) -> list[Record]:
     """Ten records with two captions each; number 3 and 7 have an equal caption."""
     found = []
     for number, colour in enumerate(COLOURS):
-        captions = (f"a {colour} square", f"something {colour}")
+        captions: tuple[str, ...] = (f"a {colour} square", f"something {colour}")
         if number in (3, 7):
             captions = ("a nice square", "A  nice square.")[number == 7 :][:1]
         image = FileImage(str(pictures / f"{number}.png"))

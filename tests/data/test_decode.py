@@ -83,6 +83,7 @@ ACCEPTED: dict[str, tuple[bytes, Any]] = {
         row((255, 255, 255)),
     ),
     "cmyk": (encoded(Image.new("CMYK", (1, 1), (0, 0, 0, 255)), "TIFF"), row((0, 0, 0))),
+    "lab": (encoded(Image.new("LAB", (1, 1), (255, 128, 128)), "TIFF"), row((254, 255, 254))),
     "16-bit grey": (
         encoded(grey([0, 257, 32896, 65535], "I;16")),
         row((0, 0, 0), (1, 1, 1), (128, 128, 128), (255, 255, 255)),
@@ -134,7 +135,6 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "integers past 16 bits": (encoded(grey([0, 70_000], "I"), "TIFF"), "no known white"),
     "negative floats": (encoded(grey([-1.0, 1.0], "F"), "TIFF"), "no known white"),
     "not a number": (encoded(grey([float("nan"), 1.0], "F"), "TIFF"), "no known white"),
-    "lab": (encoded(Image.new("LAB", (1, 1)), "TIFF"), "damaged"),
 }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,3 +92,9 @@ def test_loading_leaves_the_global_generator_alone(records: list[Record], collat
     before = torch.get_rng_state()
     list(loader(records, PLAN, collator, start_step=0, steps=2))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_all_that_a_fresh_loader_process_needs_can_be_sent_to_it(records: list[Record], collator: Collator) -> None:
+    sent = pickle.loads(pickle.dumps((records, PLAN, collator)))
+    (_, here), (_, there) = (next(loader(*parts, start_step=0, steps=1)) for parts in ((records, PLAN, collator), sent))
+    assert [content(batch) for batch in here] == [content(batch) for batch in there]

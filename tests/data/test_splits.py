@@ -158,8 +158,8 @@ def test_a_seed_and_a_name_change_the_draw() -> None:
 
 
 def test_families_are_held_out_whole_and_one_that_is_too_large_is_not() -> None:
-    large = [record(f"large-{number}", f"{word} cup") for number, word in enumerate(NUMBER_WORDS[:30])]
-    small = [record(f"{word}-{number}", f"{word} thing {number}") for word in NUMBER_WORDS[:35] for number in (1, 2)]
+    large = [record(f"large-{number}", f"{word} cup") for number, word in enumerate(NUMBER_WORDS[100:130])]
+    small = [record(f"{word}-{number}", f"{word}: {word}{number}x") for word in NUMBER_WORDS[:35] for number in (1, 2)]
     data = split_records(large + small, recipe(hold_out=[{"name": "test", "by": "family", "share": 0.2}]), validation=0)
     held = Counter(name.split("-")[0] for name in ids(data.splits["test"]))
     assert set(held.values()) == {2}

@@ -58,6 +58,8 @@ def find_roles(table: Table, given: recipe.Columns) -> Roles:
     for name in (given.image, given.id, *named):
         if name is not None and name not in table.columns:
             raise DataError(f"{table.name} has no column '{name}'. It has: {_listed(table.columns)}.")
+    if not table.columns:
+        raise DataError(f"{table.name} holds no row that can be read. Write one with an image and a caption.")
     rows = table.sample()
     image = given.image or _guess_image(table, rows)
     captions = named or _guess_captions(table, rows, {image, given.id})
@@ -97,7 +99,7 @@ def _guess_image(table: Table, rows: Sequence[Row]) -> str:
         return any(_is_image(table.folder, row.get(name)) for row in rows)
 
     def is_path(name: str) -> bool:
-        return any(isinstance(row.get(name), str) for row in rows)
+        return not rows or any(isinstance(row.get(name), str) for row in rows)
 
     found = _by_name(table, IMAGE_NAMES, exists) or _by_name(table, IMAGE_NAMES, is_path)
     candidates = [found] if found else [name for name in table.columns if exists(name)]
@@ -108,7 +110,8 @@ def _guess_image(table: Table, rows: Sequence[Row]) -> str:
 
 def _guess_captions(table: Table, rows: Sequence[Row], taken: set[str | None]) -> tuple[str, ...]:
     def is_text(name: str) -> bool:
-        return name not in taken and any(isinstance(text, str) for row in rows for text in texts_of(row.get(name)))
+        texts = (text for row in rows for text in texts_of(row.get(name)))
+        return name not in taken and (not rows or any(isinstance(text, str) for text in texts))
 
     found = _by_name(table, CAPTION_NAMES, is_text)
     if found:

@@ -73,9 +73,11 @@ class _Reading:
         except ValueError as error:
             self._bad(name, str(error))
             return
-        captions = {normalise(text): text for text in reversed(list(self._captions(row, name)))}
+        captions: dict[str, str] = {}
+        for text in self._captions(row, name):
+            captions.setdefault(normalise(text), text)
         if captions:
-            self._merge(_Drawn(name, image, self._id(row, image), dict(reversed(captions.items())), self._fields(row)))
+            self._merge(_Drawn(name, image, self._id(row, image), captions, self._fields(row)))
 
     def _captions(self, row: Row, name: str) -> Iterator[str]:
         """Yield the captions of a row that can be used."""
@@ -116,7 +118,8 @@ class _Reading:
             return
         if old.id != new.id:
             self.conflicts.setdefault("id", f"{new.row}: the id is '{new.id}', in {old.row} of this image '{old.id}'")
-        old.captions.update({text: caption for text, caption in new.captions.items() if text not in old.captions})
+        for text, caption in new.captions.items():
+            old.captions.setdefault(text, caption)
         for name in sorted(old.fields.keys() | new.fields.keys()):
             if old.fields.get(name) != new.fields.get(name):
                 self.conflicts.setdefault(
@@ -172,7 +175,7 @@ def _image(cell: object, folder: Path) -> ImageSource:
         raise ValueError("the cell of the image holds neither a path nor an encoded image")
     path = os.path.normpath(os.path.join(folder, cell))
     if not os.path.isfile(path):
-        raise ValueError(f"there is no image file '{path}'")
+        raise ValueError(f"there is no image file {path!r}")
     return FileImage(path)
 
 

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -138,18 +139,26 @@ def _json_row(line: str) -> Row | BadRow:
 
 
 def _parquet(path: Path, cache: Path) -> Table:
-    try:
+    with _reading(path):
         schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path.name}: not a Parquet file ({' '.join(str(error).split())}).") from None
     if any(holds_images(field.type) for field in schema):
         return arrow_table([_as_arrow(path, cache)], name=path.name, folder=path.parent)
 
     def rows() -> Iterator[Row]:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
+        with _reading(path):
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
 
     return Table(path.name, path.parent, tuple(schema.names), rows)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a damaged file into an error that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name}: not a Parquet file, or damaged ({' '.join(str(error).split())}).") from None
 
 
 def _as_arrow(path: Path, cache: Path) -> Path:
@@ -158,11 +167,10 @@ def _as_arrow(path: Path, cache: Path) -> Path:
     target = cache / f"parquet-{stable_hash(path.resolve(), state.st_size, state.st_mtime_ns):016x}.arrow"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        source = pq.ParquetFile(path)
         with NamedTemporaryFile(dir=cache, suffix=".tmp", delete=False) as file:
             try:
-                with pa.ipc.new_stream(file, source.schema_arrow) as stream:
-                    for batch in source.iter_batches(batch_size=256):
+                with _reading(path), pa.ipc.new_stream(file, pq.read_schema(path)) as stream:
+                    for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
                         stream.write_batch(batch)
             except BaseException:
                 os.unlink(file.name)

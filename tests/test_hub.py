@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi, constants
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+
+import renaissance.hub
+from renaissance.assemble import assemble
+from renaissance.container import load, save
+from renaissance.errors import HubError, ModelFileError
+from renaissance.hub import download, upload
+from renaissance.manifest import files_in, write_manifest
+from renaissance.registry import Registry
+from renaissance.resolve import resolve
+from tests.hub_server import HubServer
+
+# huggingface_hub gives its HTTP client large files in a way that the client wants written otherwise
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+REPO = "org/model"
+TOKEN = "secret-of-org"
+OTHER = "secret-of-else"
+SPEC = (
+    "tiny-vit(width=32, layers=1, heads=2, mlp_width=32) + tiny-bert(width=32, layers=1, heads=2, mlp_width=32), "
+    "random both, dual(width=16)"
+)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with HubServer(tokens={TOKEN: "org", OTHER: "else"}) as server:
+        use(server, monkeypatch)
+        yield server
+
+
+def use(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the client at a server, as HF_ENDPOINT and HF_HUB_DISABLE_XET would if they were set before its import."""
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no-token-here")
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save(assemble(resolve(SPEC, ("itc",), registry=Registry())), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    shutil.copytree(original, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def change(folder: Path, text: str = "# Another card\n") -> None:
+    (folder / "README.md").write_text(text)
+    write_manifest(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files_in(folder)}
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_downloaded_is_what_was_uploaded(hub: HubServer, folder: Path, cache: Path) -> None:
+    made = upload(folder, REPO, token=TOKEN)
+    assert made.changed
+    there = download(REPO, cache_dir=cache)
+    assert contents(there) == contents(folder)
+    assert there.name == made.commit
+    load(there, registry=Registry())
+
+
+def test_weights_travel_as_large_files_and_a_model_is_one_commit(hub: HubServer, folder: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    repo = hub.repos[REPO]
+    head = repo.at("main")
+    assert head is not None
+    assert head.files["model.safetensors"].lfs
+    assert not head.files["config.json"].lfs
+    assert len(repo.commits) == 2  # the Hub's own first one, and ours
+
+
+def test_the_same_model_makes_no_second_commit(hub: HubServer, folder: Path) -> None:
+    first = upload(folder, REPO, token=TOKEN)
+    second = upload(folder, REPO, token=TOKEN)
+    assert second.commit == first.commit
+    assert not second.changed
+    assert len(hub.asked("POST .*/commit/")) == 1
+
+
+def test_a_second_upload_removes_files_that_the_model_no_longer_has_and_no_others(hub: HubServer, folder: Path) -> None:
+    (folder / "scores.json").write_text("{}")
+    write_manifest(folder)
+    upload(folder, REPO, token=TOKEN)
+    (folder / "scores.json").unlink()
+    write_manifest(folder)
+    upload(folder, REPO, token=TOKEN)
+    head = hub.repos[REPO].at("main")
+    assert head is not None
+    assert set(head.files) == {".gitattributes", *files_in(folder)}
+
+
+def test_branches_and_tags_and_commits_are_revisions(hub: HubServer, folder: Path, cache: Path) -> None:
+    first = upload(folder, REPO, token=TOKEN)
+    HfApi(endpoint=hub.endpoint, token=TOKEN).create_tag(REPO, tag="v1")
+    change(folder)
+    second = upload(folder, REPO, token=TOKEN, revision="next")
+    found = {name: download(REPO, revision=name, cache_dir=cache).name for name in ("main", "v1", "next", first.commit)}
+    assert found == {"main": first.commit, "v1": first.commit, "next": second.commit, first.commit: first.commit}
+
+
+def test_a_pinned_commit_in_the_cache_makes_no_request(hub: HubServer, folder: Path, cache: Path) -> None:
+    made = upload(folder, REPO, token=TOKEN)
+    download(REPO, cache_dir=cache)
+    asked = len(hub.requests)
+    download(REPO, revision=made.commit, cache_dir=cache)
+    download(REPO, local_files_only=True, cache_dir=cache)
+    assert len(hub.requests) == asked
+
+
+def test_offline_by_the_environment_uses_the_cache(
+    hub: HubServer, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(folder, REPO, token=TOKEN)
+    online = download(REPO, cache_dir=cache)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert download(REPO, cache_dir=cache) == online
+
+
+def test_the_cache_follows_a_branch_that_moved(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    download(REPO, cache_dir=cache)
+    change(folder)
+    made = upload(folder, REPO, token=TOKEN)
+    assert download(REPO, cache_dir=cache).name == made.commit
+
+
+# --- who may ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_private_repository_needs_its_token(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, private=True, token=TOKEN)
+    assert hub.repos[REPO].private
+    for token in (None, OTHER):
+        with pytest.raises(HubError, match=r"no repository 'org/model' to this token.*hf auth login"):
+            download(REPO, token=token, cache_dir=cache)
+    download(REPO, token=TOKEN, cache_dir=cache)
+
+
+def test_a_private_model_is_never_put_into_a_public_repository(hub: HubServer, folder: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    change(folder)
+    with pytest.raises(HubError, match="exists and is public"):
+        upload(folder, REPO, private=True, token=TOKEN)
+    assert len(hub.asked("POST .*/commit/")) == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "told"), [(None, "does not know this token"), ("unknown", "does not know"), (OTHER, "may not do that")]
+)
+def test_an_upload_without_the_right_says_what_to_do(
+    hub: HubServer, folder: Path, token: str | None, told: str
+) -> None:
+    with pytest.raises(HubError, match=told) as raised:
+        upload(folder, REPO, token=token)
+    assert "\n" not in str(raised.value)
+    assert hub.repos == {}
+
+
+def test_no_error_shows_a_token(hub: HubServer, folder: Path, cache: Path) -> None:
+    with pytest.raises(HubError) as first:
+        upload(folder, REPO, token=OTHER)
+    with pytest.raises(HubError) as second:
+        download("org/none", token=OTHER, cache_dir=cache)
+    assert OTHER not in f"{first.value} {second.value}"
+
+
+# --- what is not there ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_said_in_one_line(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    HfApi(endpoint=hub.endpoint, token=TOKEN).create_repo("org/empty")
+    for repo, revision, told in (
+        ("org/none", None, "no repository 'org/none'"),
+        (REPO, "v9", "no revision 'v9'"),
+        (REPO, "0" * 40, "no revision '0000"),
+        ("org/empty", None, "holds no renaissance model"),
+        ("model", None, "Write it as 'organisation/name'"),
+        ("../x", None, "Write it as 'organisation/name'"),
+    ):
+        with pytest.raises(HubError, match=told) as raised:
+            download(repo, revision=revision, cache_dir=cache)
+        assert "\n" not in str(raised.value)
+
+
+def test_another_librarys_repository_is_refused_before_its_weights_are_fetched(
+    hub: HubServer, folder: Path, cache: Path
+) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.create_repo(REPO)
+    for name, data in (("config.json", b"{}"), ("manifest.json", b"{}"), ("model.safetensors", bytes(9))):
+        api.upload_file(path_or_fileobj=data, path_in_repo=name, repo_id=REPO)
+    with pytest.raises(HubError, match="holds no renaissance model"):
+        download(REPO, cache_dir=cache)
+    assert not hub.asked("resolve/.*/model.safetensors")
+
+
+def test_a_hub_out_of_reach_names_the_cache_as_a_way(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HubServer() as gone:
+        use(gone, monkeypatch)
+    monkeypatch.setattr(renaissance.hub, "_DELAYS", ())
+    with pytest.raises(HubError, match=r"cannot be reached.*local_files_only=True"):
+        download(REPO, cache_dir=cache)
+    with pytest.raises(HubError, match="is not in the cache"):
+        download(REPO, cache_dir=cache, local_files_only=True)
+
+
+# --- faults on the way ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_", ["GET .*/revision/", "GET .*/tree/", "HEAD .*/config.json", "GET .*/config.json"])
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_download_outlives_a_fault_that_passes(
+    hub: HubServer, folder: Path, cache: Path, request_: str, status: int
+) -> None:
+    upload(folder, REPO, token=TOKEN)
+    hub.fail(request_, status=status)
+    assert contents(download(REPO, cache_dir=cache)) == contents(folder)
+
+
+@pytest.mark.parametrize(
+    "request_", ["POST .*/create", "POST .*/preupload/", "POST .*/batch", "PUT ", "POST .*/commit/"]
+)
+def test_an_upload_outlives_a_fault_that_passes_and_makes_one_commit(
+    hub: HubServer, folder: Path, request_: str
+) -> None:
+    hub.fail(request_, status=503)
+    upload(folder, REPO, token=TOKEN)
+    head = hub.repos[REPO].at("main")
+    assert head is not None
+    assert {name: head.files[name].data for name in files_in(folder)} == contents(folder)
+    assert len(hub.repos[REPO].commits) == 2
+
+
+def test_a_fault_that_stays_is_told_with_its_status(
+    hub: HubServer, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renaissance.hub, "_DELAYS", (0.01, 0.01))
+    hub.fail("GET .*/revision/", status=500, times=99)
+    with pytest.raises(HubError, match="answers with status 500"):
+        download(REPO, cache_dir=cache)
+
+
+def test_a_download_that_is_cut_goes_on_where_it_stopped(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    hub.cut("GET .*/model.safetensors")
+    assert contents(download(REPO, cache_dir=cache)) == contents(folder)
+    ranges = [request.headers.get("Range") for request in hub.asked("GET .*/model.safetensors")]
+    size = (folder / "model.safetensors").stat().st_size
+    assert ranges == [None, f"bytes={size // 2}-"]
+
+
+def test_an_interrupted_download_does_not_fetch_again_what_it_has(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    hub.fail("GET .*/model.safetensors", status=404, times=1)
+    with pytest.raises(HubError):
+        download(REPO, cache_dir=cache)
+    fetched = len(hub.asked("GET .*/config.json"))
+    assert contents(download(REPO, cache_dir=cache)) == contents(folder)
+    assert len(hub.asked("GET .*/config.json")) == fetched
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "text/tokenizer.json"])
+def test_a_wrong_bit_on_the_way_is_fetched_once_more(hub: HubServer, folder: Path, cache: Path, name: str) -> None:
+    upload(folder, REPO, token=TOKEN)
+    hub.corrupt(f"/{name}")
+    assert contents(download(REPO, cache_dir=cache)) == contents(folder)
+
+
+def test_a_body_that_is_wrong_twice_is_an_error(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    hub.corrupt("/model.safetensors", times=2)
+    with pytest.raises(HubError, match=r"'model\.safetensors' of 'org/model' arrived damaged twice"):
+        download(REPO, cache_dir=cache)
+
+
+def test_a_damaged_copy_in_the_cache_is_not_loaded(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    blob = (download(REPO, cache_dir=cache) / "model.safetensors").resolve()
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors.*must be deleted first"):
+        load(download(REPO, cache_dir=cache), registry=Registry())
+
+
+# --- what travels -----------------------------------------------------------------------------------------------------
+
+
+def test_only_files_of_a_model_are_uploaded(hub: HubServer, folder: Path) -> None:
+    expected = set(files_in(folder))
+    for decoy in (".env", ".git/config", "weights.bin", "training_args.bin", "core", "notes.ipynb", "x/config.json"):
+        (folder / decoy).parent.mkdir(exist_ok=True)
+        (folder / decoy).write_text("secret")
+    (folder / "ledger.json").symlink_to("/etc/hostname")
+    (folder / "vision" / "linked.pt").symlink_to("/etc/hostname")
+    with pytest.raises(ModelFileError, match="manifest does not list"):
+        upload(folder, REPO, token=TOKEN)
+    (folder / "vision" / "linked.pt").unlink()
+    upload(folder, REPO, token=TOKEN)
+    head = hub.repos[REPO].at("main")
+    assert head is not None
+    assert set(head.files) - {".gitattributes"} == expected
+
+
+@pytest.mark.parametrize("name", ["config.json", "text"])
+def test_a_link_in_place_of_a_file_is_not_followed(hub: HubServer, folder: Path, name: str) -> None:
+    (folder / name).rename(folder.parent / "elsewhere")
+    (folder / name).symlink_to(folder.parent / "elsewhere")
+    with pytest.raises(ModelFileError, match="is a link"):
+        upload(folder, REPO, token=TOKEN)
+    assert hub.requests == []
+
+
+def test_a_damaged_model_is_not_published(hub: HubServer, folder: Path) -> None:
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes() + b"\n")
+    with pytest.raises(ModelFileError, match=r"config\.json"):
+        upload(folder, REPO, token=TOKEN)
+    assert hub.requests == []
+
+
+def test_pickles_of_a_repository_stay_there(hub: HubServer, folder: Path, cache: Path) -> None:
+    upload(folder, REPO, token=TOKEN)
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.upload_file(path_or_fileobj=b"pickle", path_in_repo="pytorch_model.bin", repo_id=REPO)
+    assert "pytorch_model.bin" not in files_in(download(REPO, cache_dir=cache))
+    assert not hub.asked("resolve/.*bin")
+
+
+def test_two_publishers_do_not_overwrite_each_other(
+    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(folder, REPO, token=TOKEN)
+    change(folder)
+    hub.fail("POST .*/commit/", status=412)
+    with pytest.raises(HubError, match="was changed by someone else"):
+        upload(folder, REPO, token=TOKEN)
+
+
+def test_the_clients_progress_bars_are_silent_and_come_back(
+    hub: HubServer, folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = are_progress_bars_disabled()
+    upload(folder, REPO, token=TOKEN)
+    download(REPO, cache_dir=cache)
+    assert are_progress_bars_disabled() == before
+    assert capfd.readouterr() == ("", "")
+
+
+# --- the server itself, with the client alone -------------------------------------------------------------------------
+
+
+def test_the_server_speaks_as_the_client_expects(hub: HubServer, tmp_path: Path) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    assert api.whoami()["name"] == "org"
+    assert api.create_repo(REPO).repo_id == REPO
+    with pytest.raises(huggingface_hub.errors.HfHubHTTPError):
+        api.create_repo(REPO)
+    api.create_repo(REPO, exist_ok=True)
+    (tmp_path / "a.txt").write_text("small")
+    (tmp_path / "b.safetensors").write_bytes(bytes(10_000))
+    api.upload_folder(folder_path=tmp_path, repo_id=REPO)
+    assert set(api.list_repo_files(REPO)) == {".gitattributes", "a.txt", "b.safetensors"}
+    api.create_branch(REPO, branch="side")
+    api.delete_file("a.txt", REPO, revision="side")
+    api.create_tag(REPO, tag="v1")
+    refs = api.list_repo_refs(REPO)
+    assert {ref.name for ref in (*refs.branches, *refs.tags)} == {"main", "side", "v1"}
+    assert len(api.list_repo_commits(REPO, revision="side")) == 3
+    api.delete_branch(REPO, branch="side")
+    api.delete_tag(REPO, tag="v1")
+    assert not api.list_repo_refs(REPO).tags
+    path = api.hf_hub_download(REPO, "b.safetensors", cache_dir=tmp_path / "cache")
+    assert Path(path).read_bytes() == bytes(10_000)
+    with pytest.raises(huggingface_hub.errors.EntryNotFoundError):
+        api.hf_hub_download(REPO, "none.txt", cache_dir=tmp_path / "cache")
