@@ -62,8 +62,9 @@ class Composition(nn.Module):
     ) -> None:
         super().__init__()
         width = fusion["width"]
-        self.vision = AutoModel.from_config(AutoConfig.for_model(**vision), attn_implementation=attention, add_pooling_layer=False)
-        self.text = AutoModel.from_config(AutoConfig.for_model(**text), attn_implementation=attention)
+        configs = AutoConfig.for_model(**vision), AutoConfig.for_model(**text)
+        self.vision = AutoModel.from_config(configs[0], attn_implementation=attention, add_pooling_layer=False)
+        self.text = AutoModel.from_config(configs[1], attn_implementation=attention)
         self.vision_projection = nn.Linear(self.vision.config.hidden_size, width)
         self.text_projection = nn.Linear(self.text.config.hidden_size, width)
         self.layers = nn.ModuleList(LxmertXLayer(_lxmert_config(fusion)) for _ in range(fusion["layers"]))
@@ -104,7 +105,7 @@ def plain_loss(model: Composition, work: Work) -> Tensor:
 
 
 def sensible_loss(model: Composition, work: Work) -> Tensor:
-    """Return MLM + ITM with images encoded once, frozen towers without a graph, and the MLM head at masked positions."""
+    """Return MLM + ITM: images encoded once, frozen towers without a graph, the MLM head at masked positions only."""
     mask = additive(work.mask)
     with _context(model.vision):
         vision = model.vision(pixel_values=work.pixels).last_hidden_state
@@ -127,7 +128,7 @@ class FusedAttention(LxmertAttention):  # type: ignore[misc]  # transformers is 
     """LXMERT's attention, with the same parameters, on scaled-dot-product attention; without attention dropout."""
 
     def forward(
-        self, hidden_states: Tensor, context: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
+        self, hidden_states: Tensor, context: Tensor, attention_mask: Tensor | None = None, **unused: object
     ) -> tuple[Tensor]:
         """Return what each token of hidden_states [P, L, W] gathers from context [P, N, W]."""
         parts = (self.query(hidden_states), self.key(context), self.value(context))
@@ -170,10 +171,11 @@ _NAMES = (
 
 def copy_weights(assembly: nn.Module, model: Composition) -> None:
     """Give the composition the weights of our assembly; a tensor that only one of them has is an error."""
-    model.load_state_dict({_renamed(name): tensor for name, tensor in assembly.state_dict().items()})
+    model.load_state_dict({renamed(name): tensor for name, tensor in assembly.state_dict().items()})
 
 
-def _renamed(name: str) -> str:
+def renamed(name: str) -> str:
+    """Return what the composition calls one of our tensors."""
     for pattern, replacement in _NAMES:
         name = re.sub(pattern, replacement, name)
     return name

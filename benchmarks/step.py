@@ -14,23 +14,23 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from composition import Composition, Work, copy_weights, make_sensible, plain_loss, sensible_loss
+from composition import IGNORED, Composition, Work, copy_weights, make_sensible, plain_loss, sensible_loss
 from paired import Timings, table, take_turns
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from renaissance.api import Batch, Encoded, Features, Task, TextInput, VisionInput
+from renaissance.api import Batch, Features, Modality, Task, TextInput, VisionInput
 from renaissance.assemble import Assembly, assemble
 from renaissance.recipe import Optimiser
 from renaissance.resolve import resolve
 from renaissance.training.optimiser import make_optimiser
-from renaissance.training.train_step import EncodedBatch, TrainStep
+from renaissance.training.train_step import TrainStep
 
 # Tokens of a caption, special ones included: 8 to 20, mean 13, about what captions of COCO have. Batches repeat them.
 LENGTHS = (8, 10, 11, 12, 13, 14, 16, 20)
@@ -67,6 +67,21 @@ SIZES: Mapping[str, Size] = {
 }
 
 
+class Unencoded:
+    """Features of `count` images and texts that hold nothing: to draw masks and pairs, tasks read none of them."""
+
+    def __init__(self, count: int) -> None:
+        self.vision = self.text = Features(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
+
+    def view(self, task: str) -> tuple[Features | None, Features | None]:
+        """Return a view of the same emptiness."""
+        return self.vision, self.text
+
+    def represent(self, features: Features, modality: Modality) -> Tensor:
+        """Return one vector for each input."""
+        return features.tokens[:, 0]
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One column: the model, its loss of one step, and its optimiser."""
@@ -91,7 +106,8 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="full", help="tiny: for tests")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}")
+    threads = f"{torch.get_num_threads()} thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    print(f"torch {torch.__version__}, {threads}, batch {given.batch}, captions of {LENGTHS} tokens")
     cases = list(CASES) if given.case == "all" else [given.case]
     print(report(cases, size=given.size, batch=given.batch, pairs=given.pairs))
 
@@ -177,7 +193,8 @@ def _composition(assembly: Assembly, frozen: frozenset[str], attention: str) -> 
 
 def _plain_adamw(model: nn.Module, optimiser: Optimiser) -> AdamW:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return AdamW(trained, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps, weight_decay=optimiser.weight_decay)
+    chosen = optimiser.model_dump(include={"lr", "betas", "eps", "weight_decay"})
+    return AdamW(trained, **chosen)
 
 
 def _batch(assembly: Assembly, count: int) -> Batch:
@@ -208,14 +225,15 @@ def _work(step: TrainStep, batch: Batch) -> Work:
     """Return the masks and pairs that our tasks draw for this batch."""
     assert batch.images is not None
     tasks = {name: cast(Task, task) for name, task in step.tasks.items()}
-    encoded = _unencoded(step, batch, tasks)
     masked = tasks["mlm"].views(batch).texts
-    predicted, matched = (tasks[name].pairs(encoded, batch, {}) for name in ("mlm", "itm"))
+    predicted, matched = (tasks[name].pairs(Unencoded(len(batch.pairs)), batch, {}) for name in ("mlm", "itm"))
     assert masked is not None
     assert predicted is not None
     assert predicted.targets is not None
     assert matched is not None
     assert matched.targets is not None
+    if len(matched.targets) < len(batch.pairs) or not (predicted.targets != IGNORED).any():
+        raise SystemExit(f"A batch of {len(batch.pairs)} has no masked token or no false image; use a larger --batch.")
     texts = batch.texts
     return Work(
         batch.images.pixels,
@@ -226,16 +244,6 @@ def _work(step: TrainStep, batch: Batch) -> Work:
         matched.index[:, 0],
         matched.targets,
     )
-
-
-def _unencoded(step: TrainStep, batch: Batch, tasks: Mapping[str, Task]) -> Encoded:
-    """Return the batch with features that are there but hold nothing: drawing masks and pairs reads none of them."""
-    count = len(batch.pairs)
-    nothing = Features(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
-    views = {name: replace(task.views(batch), texts=None) for name, task in tasks.items()}
-    encoded = EncodedBatch(step.encoder, replace(batch, stored_vision=nothing, stored_text=nothing), views)
-    encoded._viewed["mlm"] = None, nothing
-    return encoded
 
 
 def _sameness(trials: Mapping[str, Trial]) -> str:

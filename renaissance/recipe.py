@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from renaissance.errors import SpecError
 from renaissance.shorthand import parse_spec
-from renaissance.spec import OneTowerSpec, OptionName, Strict, TwoTowerSpec, explain, shown, validate_spec
+from renaissance.spec import JsonOptions, OneTowerSpec, Strict, TwoTowerSpec, explain, shown, validate_spec
 
 MAX_BYTES = 256 * 1024
+_TOO_DEEP = re.compile(rb"(?:[\[{]\s*){64}")
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
 OnBadSample = Literal["error", "skip"]
@@ -131,14 +133,14 @@ class Augmentation(Strict):
         return self.crop is not None or self.flip or self.randaugment > 0
 
 
-# --- training -----------------------------------------------------------------------------------------------------------
+# --- training ------------------------------------------------------------------------------------------------------
 
 
 class TaskUse(Strict):
     """A task, with its weight in the sum of losses and its options."""
 
     weight: NotNegative = 1.0
-    options: dict[OptionName, JsonValue] = Field(default_factory=dict)
+    options: JsonOptions = Field(default_factory=dict)
 
 
 class BatchSize(Strict):
@@ -214,7 +216,7 @@ class Bridge(Strict):
 class Evaluation(Strict):
     """What is measured, on which splits, and how often."""
 
-    tasks: dict[Name, dict[OptionName, JsonValue]] = Field(default_factory=dict, description="Task: its options.")
+    tasks: dict[Name, JsonOptions] = Field(default_factory=dict, description="Task: its options.")
     splits: tuple[Name, ...] = Field((), strict=False, description="Default: every held-out split.")
     primary: str | None = Field(None, description="The score that counts: 'split/task/metric'.")
     every: Count | None = Field(None, description="Updates between evaluations in training; null: only at the end.")
@@ -228,7 +230,10 @@ class Recipe(Strict):
     """A run: where the model starts, tasks, data, optimiser, budget, schedule, seed."""
 
     name: Name = "run"
-    start: TwoTowerSpec | OneTowerSpec | SavedStart = Field(description="Shorthand, a spec, or a saved model.")
+    start: TwoTowerSpec | OneTowerSpec | SavedStart = Field(
+        description="Shorthand, a spec, or a saved model.",
+        json_schema_extra=lambda schema: schema["anyOf"].insert(0, {"type": "string"}),  # type: ignore[union-attr,call-arg,arg-type]
+    )
     tasks: dict[Name, TaskUse] = Field(min_length=1, description="What to train for.")
     data: Data = WorldData()
     augmentation: Augmentation = Augmentation()
@@ -240,7 +245,7 @@ class Recipe(Strict):
     evaluation: Evaluation = Evaluation()
     store: bool = Field(False, description="Run frozen towers once over the data, and train from their stored outputs.")
     precision: Literal["fp32", "bf16"] = "fp32"
-    checkpoint_every: Count | None = Field(None, description="Updates between checkpoints; null: at the end.")
+    checkpoint_every: Count = Field(500, description="Updates between checkpoints; there is one at the end too.")
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
     workers: Annotated[int, Field(ge=0, le=128)] = Field(0, description="Loader processes; they change no result.")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), strict=False)
@@ -251,9 +256,11 @@ class Recipe(Strict):
     def _parsed(cls, value: object) -> object:
         if isinstance(value, str):
             return _within_pydantic(lambda: parse_spec(value))
-        if isinstance(value, dict) and "model" not in value:
-            return _within_pydantic(lambda: validate_spec(value))
-        return SavedStart.model_validate(value) if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            return _within_pydantic(lambda: _saved_start(value) if "model" in value else validate_spec(value))
+        if not isinstance(value, TwoTowerSpec | OneTowerSpec | SavedStart):
+            raise ValueError("give a line of shorthand, a spec, or {'model': folder or 'org/name'}")
+        return value
 
     @model_validator(mode="after")
     def _physics(self) -> Self:
@@ -273,6 +280,13 @@ class Recipe(Strict):
         return self.model_dump(mode="json")
 
 
+def _saved_start(value: object) -> SavedStart:
+    try:
+        return SavedStart.model_validate(value)
+    except ValidationError as error:
+        raise SpecError(explain(error, SavedStart.model_json_schema(), what="saved model")) from None
+
+
 def _within_pydantic(parse: Any) -> object:
     try:
         return parse()
@@ -290,6 +304,8 @@ def validate_recipe(data: object) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise SpecError(explain(error, Recipe.model_json_schema(), what="recipe")) from None
+    except ValueError as error:  # whole numbers of thousands of digits, before pydantic can say where
+        raise SpecError(f"recipe: {shown(error)}.") from None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -321,6 +337,8 @@ def parse_yaml(raw: bytes, *, what: str) -> Any:
     """
     if len(raw) > MAX_BYTES:
         raise SpecError(f"{what}: {len(raw):,} bytes are more than a recipe's {MAX_BYTES:,}.")
+    if _TOO_DEEP.search(raw):  # PyYAML takes half a second to find that out itself
+        raise SpecError(f"{what}: it is nested too deeply to be a recipe.")
     try:
         return yaml.load(raw.decode("utf-8"), Loader=_PlainLoader)  # noqa: S506: _PlainLoader is a SafeLoader
     except UnicodeDecodeError:
@@ -337,9 +355,15 @@ class _PlainLoader(yaml.SafeLoader):
     """The safe loader without aliases and duplicate keys, with the numbers and truth values of JSON."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "tags ('!name') are not allowed", event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(
-                None, None, "aliases ('*name') are not allowed; write the value out", self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+                None,
+                None,
+                "aliases ('*name') are not allowed; write the value out",
+                self.peek_event().start_mark,  # type: ignore[no-untyped-call]
             )
         return super().compose_node(parent, index)
 
@@ -359,13 +383,11 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _json_scalars(loader: type[_PlainLoader]) -> None:
     """Keep only JSON's null, truth values and numbers, so that no, on, 012 and 1:30 stay text (and are refused)."""
-    kept = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+    kept = {"tag:yaml.org,2002:null"}
     loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag in kept]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    import re
-
     loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
     loader.add_implicit_resolver(
         "tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]{0,18})$"), list("-0123456789")

@@ -1,4 +1,4 @@
-"""What an encoder is made of, as data: `ModelSpec` is a one-tower or a two-tower spec, checked in form but not in meaning.
+"""What an encoder is made of, as data: `ModelSpec` is a one- or two-tower spec, checked in form but not in meaning.
 
 Whether a named component exists, and whether the parts fit, is for `renaissance.resolve` to say.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -42,7 +43,25 @@ _MAX_NAME = 200
 ComponentName = Annotated[str, StringConstraints(pattern=rf"^{COMPONENT_NAME}$", max_length=_MAX_NAME)]
 LayerNumber = Annotated[int, Field(ge=-_MAX_INTEGER, le=_MAX_INTEGER)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-JsonOptions = dict[OptionName, JsonValue]
+
+
+def _plain(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse values that JSON can write and nothing can use: half surrogate pairs, and integers past 64 bits."""
+    waiting: list[JsonValue] = [options]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("a text is not valid Unicode")
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("a whole number has more than 64 bits")
+    return options
+
+
+JsonOptions = Annotated[dict[OptionName, JsonValue], AfterValidator(_plain)]
 
 
 class Strict(BaseModel):
@@ -89,6 +108,8 @@ class FusionSpec(Strict):
     def _not_an_adapter(self) -> FusionSpec:
         if self.name in ADAPTERS:
             raise ValueError(f"'{self.name}' is an adapter, and needs the part that it adapts: '{self.name} text'")
+        if self.name in (*VERBS, "one-tower", "two-tower"):
+            raise ValueError(f"'{self.name}' is a word of the shorthand, and names no fusion head")
         return self
 
 
@@ -154,6 +175,8 @@ def validate_spec(data: object) -> OneTowerSpec | TwoTowerSpec:
         return _MODEL_SPEC.validate_python(data)
     except ValidationError as error:
         raise SpecError(explain(error, _MODEL_SPEC.json_schema(), what="spec")) from None
+    except ValueError as error:  # whole numbers of thousands of digits, before pydantic can say where
+        raise SpecError(f"spec: {shown(error)}.") from None
 
 
 def json_schema() -> dict[str, Any]:
@@ -173,15 +196,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explain(error: ValidationError, schema: dict[str, Any], *, what: str) -> str:
     """Return one line: where the first fault of a validation is, what it is, and the nearest valid key."""
     fault = error.errors(include_url=False, include_context=False)[0]
-    path = ".".join(str(step) for step in fault["loc"] if step not in _UNION_TAGS) or what
+    steps, beside = _followed(schema, fault["loc"])
+    path = shown(".".join(steps))
     if fault["type"] == "extra_forbidden":
-        key = str(fault["loc"][-1])
-        known = sorted(_keys_beside(schema, error.title, fault["loc"]))
+        known = sorted(
+            {key for node in beside for option in _options(schema, node) for key in option.get("properties", {})}
+        )
         listed = f" Known keys: {', '.join(known)}." if known and len(known) <= 24 else ""
-        return f"{what}: unknown key '{shown(path)}'.{did_you_mean(key, known)}{listed}"
+        return f"{what}: unknown key '{path}'.{did_you_mean(str(fault['loc'][-1]), known)}{listed}"
     message = fault["msg"].removeprefix("Value error, ")
-    more = len(error.errors()) - 1
-    return f"{what}: '{shown(path)}': {message[:1].lower()}{message[1:]}{f' (and {more} more)' if more else ''}."
+    if fault["type"] == "string_pattern_mismatch":
+        message = f"'{shown(fault['input'])}' is no name; names are letters, digits, '.', '_' and '-'"
+    more = len(error.errors(include_input=False)) - 1
+    where = f" '{path}':" if path else ""
+    return f"{what}:{where} {message[:1].lower()}{message[1:]}{f' (and {more} more)' if more else ''}."
 
 
 def shown(text: object, limit: int = 80) -> str:
@@ -191,15 +219,26 @@ def shown(text: object, limit: int = 80) -> str:
     return safe if len(safe) <= limit else safe[:limit] + "..."
 
 
-_UNION_TAGS = frozenset({"one-tower", "two-tower", *ADAPTERS, *VERBS})
+def _followed(schema: dict[str, Any], location: tuple[int | str, ...]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Follow a fault's location: the steps that stand in the data, and what the schema allows beside the last one.
+
+    pydantic's locations also hold tags of discriminated unions, and "[key]" after a key that is wrong itself.
+    """
+    steps: list[str] = []
+    nodes, beside = [schema], [schema]
+    for step in location:
+        tagged = [{"$ref": node["discriminator"]["mapping"][step]} for node in nodes if step in _tags(node)]
+        if tagged:
+            nodes = tagged
+        elif step != "[key]":
+            steps.append(str(step))
+            beside, nodes = nodes, [child for node in nodes for child in _children(schema, node, step)]
+    return steps, beside
 
 
-def _keys_beside(schema: dict[str, Any], title: str, location: tuple[int | str, ...]) -> set[str]:
-    """Collect the keys that the schema allows where the unknown one stood."""
-    nodes = [schema]
-    for step in location[:-1]:
-        nodes = [child for node in nodes for child in _children(schema, node, step)]
-    return {key for node in nodes for option in _options(schema, node) for key in option.get("properties", {})}
+def _tags(node: dict[str, Any]) -> dict[str, str]:
+    mapping = node.get("discriminator", {}).get("mapping", {})
+    return mapping if isinstance(mapping, dict) else {}
 
 
 def _options(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:
@@ -210,7 +249,7 @@ def _options(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any
 
 
 def _children(schema: dict[str, Any], node: dict[str, Any], step: int | str) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for option in _options(schema, node):
         if isinstance(step, int):
             found.append(option.get("items", {}))
@@ -218,8 +257,8 @@ def _children(schema: dict[str, Any], node: dict[str, Any], step: int | str) -> 
             found.append(option["properties"][step])
         elif isinstance(option.get("additionalProperties"), dict):
             found.append(option["additionalProperties"])
-        else:  # the tag of a discriminated union stands in the path but not in the data
-            found.append(option)
+        else:  # a mapping whose keys have a pattern, as the tasks of a recipe
+            found += option.get("patternProperties", {}).values()
     return found
 
 
@@ -231,11 +270,12 @@ def parse_json(text: str, *, what: str) -> Any:
     """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in items]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise SpecError(f"{what}: the key '{shown(twice)}' stands twice; keep one.")
-        return dict(items)
+        seen: dict[str, Any] = {}
+        for key, value in items:
+            if key in seen:
+                raise SpecError(f"{what}: the key '{shown(key)}' stands twice; keep one.")
+            seen[key] = value
+        return seen
 
     def constant(name: str) -> Any:
         raise SpecError(f"{what}: {name} is not a number that can be used.")

@@ -32,10 +32,9 @@ Batches = Callable[[int, int], Iterator[tuple[int, list[Batch]]]]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training did: its updates, wall seconds of training alone, and the samples that were left out."""
+    """What a training did: its updates, and the samples that were left out."""
 
     steps: int
-    seconds: float
     skipped: tuple[str, ...]
 
 
@@ -80,14 +79,14 @@ def train(
         seconds += time.perf_counter() - began
         done = step + 1
         log.write(done, output, recipe.optimiser.lr * share, seconds, progress, last=done == steps)
-        if done == steps or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
+        if done == steps or done % recipe.checkpoint_every == 0:
             _checkpoint(folder, done, assembly, optimiser, recipe, accelerator)
         if evaluate is not None and recipe.evaluation.every and done % recipe.evaluation.every == 0 and done < steps:
             assembly.eval()
             evaluate(done)
             assembly.train()
     assembly.eval()
-    return Trained(steps - first, seconds, tuple(skipped))
+    return Trained(steps - first, tuple(skipped))
 
 
 def _update(

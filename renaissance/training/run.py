@@ -141,7 +141,7 @@ class _Job:
             self.progress.say(line)
         assembly.to(accelerator.device)
         with self.clock("store"):
-            stores = self._stores(assembly, data)
+            stores = self._stores(assembly, data, accelerator)
         measure = partial(self._measure, assembly, stores, accelerator)
         found: dict[str, list[SplitScores]] = {}
         if self.recipe.evaluation.untrained:
@@ -237,12 +237,13 @@ class _Job:
 
     # --- the work -----------------------------------------------------------------------------------------------
 
-    def _stores(self, assembly: Assembly, data: DataSet) -> Stores:
+    def _stores(self, assembly: Assembly, data: DataSet, accelerator: Accelerator) -> Stores:
         if not self.recipe.store:
             return Stores()
         assembly.eval()
         records = [*data.train, *data.validation, *(record for split in data.splits.values() for record in split)]
-        return frozen_stores(assembly.encoder, records, cache_folder() / "features", self.progress)
+        with accelerator.main_process_first():  # one process builds, the others open what it built
+            return frozen_stores(assembly.encoder, records, cache_folder() / "features", self.progress)
 
     def _batches(self, assembly: Assembly, data: DataSet, plan: BatchPlan, stores: Stores) -> Batches:
         encoder: Any = assembly.encoder

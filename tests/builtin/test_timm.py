@@ -138,7 +138,8 @@ def test_random_weights_of_a_seed_are_those_of_timm(family: str) -> None:
     assert torch.equal(backbone(images(backbone)).tokens, tokens if tokens.dim() == 3 else tokens.flatten(2).mT)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# not EfficientNet, whose random weights blur a patch over its neighbours: the plain library, above, has its order
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "efficientnet"])
 @torch.no_grad()
 def test_a_changed_patch_moves_its_own_token_most(family: str) -> None:
     backbone = built(family)

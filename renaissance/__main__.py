@@ -1,0 +1,9 @@
+"""`python -m renaissance` is the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from renaissance.cli import main
+
+sys.exit(main())

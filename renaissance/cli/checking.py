@@ -1,0 +1,127 @@
+"""`check` and `schema`: specs and recipes, without building anything. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import typer
+
+from renaissance import recipe, spec
+from renaissance.api import Options, Unknown
+from renaissance.cli.listing import capabilities, json_text
+from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table, shown_value
+from renaissance.resolve import Plan, TowerPlan, resolve
+from renaissance.shorthand import format_spec
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="One line of shorthand, or a spec as JSON, in quotes.", show_default=False)
+]
+TaskOption = Annotated[
+    list[str] | None, typer.Option("--task", help="A task that the model is for; may be given several times.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    example = "Example: renaissance check 'vit-base + bert-base, two-tower, frozen text' --task mlm --task itm"
+    app.command("check", epilog=example)(check)
+    app.command("schema", epilog="Example: renaissance schema recipe > recipe.schema.json")(schema)
+
+
+def check(line: SpecArgument, task: TaskOption = None, as_json: JsonFlag = False) -> None:
+    """Check a spec, and its tasks, against what is installed; show what would be built."""
+    given = spec.parse_json(line, what="spec") if line.lstrip().startswith("{") else line
+    plan = resolve(given, tuple(task or ()))
+    parts = _parts(plan)
+    if as_json:
+        print_json(
+            {
+                "canonical": format_spec(plan.spec),
+                "spec": plan.spec.model_dump(mode="json"),
+                "parts": parts,
+                "tasks": [{"name": plan_.name, "options": plan_.options.model_dump(mode="json")} for plan_ in plan.tasks.values()],
+                "plugins": dict(plan.plugins),
+            }
+        )
+        return
+    _print_plan(plan, parts)
+
+
+def schema(
+    of: Annotated[Literal["spec", "recipe"], typer.Argument(help="What to describe.", show_default=False)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the JSON Schema of specs or of recipes; it is JSON with or without --json."""
+    print_json(spec.json_schema() if of == "spec" else recipe.json_schema())
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
+
+
+def _parts(plan: Plan) -> dict[str, dict[str, Any]]:
+    held = {part.name: part for part in plan.frozen}
+    parts = {name: _tower(tower) for name, tower in (("vision", plan.vision), ("text", plan.text))}
+    parts["fusion"] = {
+        "name": plan.fusion.name,
+        "weights": "random",
+        "options": plan.fusion.options.model_dump(mode="json"),
+        "chosen": _chosen(plan.fusion.options),
+        "facts": {"outputs": sorted(plan.fusion.entry.outputs)},
+    }
+    return {name: {**part, "frozen": str(held[name]) if name in held else None} for name, part in parts.items()}
+
+
+def _tower(tower: TowerPlan) -> dict[str, Any]:
+    named = {"model", "revision"} if tower.entry.library else set()
+    return {
+        "name": tower.name,
+        "weights": tower.weights,
+        "options": tower.options.model_dump(mode="json", exclude=named),
+        "chosen": _chosen(tower.options, named),
+        "facts": capabilities(tower.facts),
+    }
+
+
+def _chosen(options: Options, named: set[str] | None = None) -> dict[str, Any]:
+    """Return the options that differ from their defaults."""
+    return options.model_dump(mode="json", exclude_defaults=True, exclude=named)
+
+
+def _print_plan(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    print(format_spec(plan.spec))
+    print()
+    rows = [
+        [part, row["name"], row["weights"], _held(row["frozen"]), ", ".join(f"{k}={json_text(v)}" for k, v in row["chosen"].items())]
+        for part, row in parts.items()
+    ]
+    print_table(("part", "component", "weights", "frozen", "options"), rows)
+    print()
+    print_facts(_facts(plan, parts))
+
+
+def _held(frozen: str | None) -> str:
+    if frozen is None:
+        return "no"
+    _, dot, group = frozen.partition(".")
+    _, bracket, layers = frozen.partition("[:")
+    return group if dot else f"embeddings and first {layers.removesuffix(']')} layers" if bracket else "all of it"
+
+
+def _facts(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for part in ("vision", "text"):
+        facts = parts[part]["facts"]
+        known = [f"{name.replace('_', ' ')} {_value(value)}" for name, value in facts.items() if not isinstance(value, Unknown)]
+        unknown = [name.replace("_", " ") for name, value in facts.items() if isinstance(value, Unknown)]
+        if known:
+            yield part, "; ".join(known)
+        if unknown:
+            yield part, f"checked at build: {', '.join(unknown)}"
+    if plan.tasks:
+        yield "tasks", ", ".join(task.name for task in plan.tasks.values())
+    if plan.plugins:
+        yield "plugins", ", ".join(plan.plugins.values())
+
+
+def _value(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, tuple) and value and isinstance(value[0], int) else shown_value(value)

@@ -1,0 +1,275 @@
+"""`list`, `show` and `plugins`: what is installed. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+import renaissance
+from renaissance.api import BackboneEntry, Capabilities, Entry, FusionHeadEntry, Modality, TaskEntry
+from renaissance.cli.output import JsonFlag, note, print_facts, print_json, print_table, shown_value
+from renaissance.errors import UnknownComponentError
+from renaissance.registry import Component, Kind, Plugin, Registry, default_registry
+from renaissance.resolve import checked_options
+from renaissance.spec import LIBRARIES, did_you_mean, shown
+
+KindOption = Annotated[
+    Literal["backbone", "fusion-head", "task"] | None, typer.Option("--kind", help="Only components of this kind.")
+]
+_PLACES: tuple[tuple[Kind, Modality | None], ...] = (
+    ("backbone", "vision"), ("backbone", "text"), ("fusion-head", None), ("task", None),
+)  # fmt: skip
+_FILLED_BY_NAME = ("model", "revision")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("list", epilog="Example: renaissance list --kind task")(list_components)
+    app.command("show", epilog="Example: renaissance show bert-base")(show)
+    app.command("plugins", epilog="Example: renaissance plugins --json")(plugins)
+
+
+def list_components(kind: KindOption = None, as_json: JsonFlag = False) -> None:
+    """List the backbones, fusion heads and tasks that can be named."""
+    registry = default_registry()
+    rows = [_row(component) for component in registry.components(kind)]
+    failed = [plugin.name for plugin in registry.plugins() if plugin.failure]
+    if as_json:
+        print_json({"components": rows, "failed_plugins": failed})
+        return
+    columns = ("name", "kind", "plugin", "summary")
+    print_table(columns, [[row["name"], _kind(row["kind"], row["modality"]), row["plugin"], row["summary"]] for row in rows])
+    if failed:
+        note(f"Plugins that failed: {', '.join(failed)} (see 'renaissance plugins').")
+
+
+def show(name: Annotated[str, typer.Argument(help="A name that 'list' shows, such as bert-base or timm:resnet18.")], as_json: JsonFlag = False) -> None:
+    """Show a component: what it is, its options, and what is known of it before it is built."""
+    described = [_described(component, name) for component in _named(name, default_registry())]
+    if as_json:
+        print_json({"components": described})
+        return
+    for number, component in enumerate(described):
+        if number:
+            print()
+        _print_component(component)
+
+
+def plugins(as_json: JsonFlag = False) -> None:
+    """List the installed plugins, what each offers, and why one failed."""
+    registry = default_registry()
+    found = [_plugin_row(plugin) for plugin in (registry.builtin, *registry.plugins())]
+    if as_json:
+        print_json({"plugins": found})
+        return
+    columns = ("plugin", "distribution", "version", "API", "entries")
+    print_table(columns, [_plugin_cells(row) for row in found])
+
+
+# --- list -----------------------------------------------------------------------------------------------------------
+
+
+def _row(component: Component) -> dict[str, Any]:
+    entry = component.entry
+    library = getattr(entry, "library", False)
+    return {
+        "name": f"{component.qualified}:<model>" if library else component.qualified,
+        "kind": _kind_of(entry),
+        "modality": getattr(entry, "modality", None),
+        "plugin": component.plugin,
+        "summary": entry.summary,
+    }
+
+
+def _kind_of(entry: Entry) -> Kind:
+    match entry:
+        case BackboneEntry():
+            return "backbone"
+        case FusionHeadEntry():
+            return "fusion-head"
+        case _:
+            return "task"
+
+
+def _kind(kind: str, modality: str | None) -> str:
+    return f"{modality} {kind}" if modality else kind.replace("-", " ")
+
+
+# --- show -----------------------------------------------------------------------------------------------------------
+
+
+def _named(name: str, registry: Registry) -> list[Component]:
+    """Return every component of this name; a vision and a text backbone may share one."""
+    library, _, _ = name.partition(":")
+    wanted = library if library in LIBRARIES else name.removesuffix(":<model>")
+    found = list(_found(wanted, registry))
+    if found:
+        return found
+    if ":" in wanted:
+        registry.find("backbone", wanted, "vision")  # raises, and says which plugin to install or what it offers
+    names = {component.entry.name for component in registry.components()}
+    raise UnknownComponentError(
+        f"Nothing installed is called '{shown(name)}'.{did_you_mean(name, names)} See 'renaissance list'."
+    )
+
+
+def _found(name: str, registry: Registry) -> Iterator[Component]:
+    for kind, modality in _PLACES:
+        try:
+            yield registry.find(kind, name, modality)
+        except UnknownComponentError:
+            continue
+
+
+def _described(component: Component, name: str) -> dict[str, Any]:
+    entry = component.entry
+    plugin = default_registry().plugin(component.plugin)
+    facts = _facts(entry, name)
+    return {
+        **_row(component),
+        "distribution": plugin.distribution if plugin else "renaissance-vl",
+        "version": plugin.version if plugin else renaissance.__version__,
+        "factory": entry.factory,
+        "facts": facts,
+        "options": _options(entry),
+        "schema": entry.options.model_json_schema(),
+    }
+
+
+def _facts(entry: Entry, name: str) -> dict[str, Any] | None:
+    """Return what an entry says of itself; None for a library without a model."""
+    if isinstance(entry, BackboneEntry):
+        given: dict[str, Any] = {}
+        if entry.library:
+            _, _, model = name.partition(":")
+            model, _, revision = model.partition("@")
+            if not model or model == "<model>":
+                return None
+            given = {"model": model, "revision": revision or None}
+        return capabilities(entry.describe(checked_options(entry, given, of=name)))
+    if isinstance(entry, FusionHeadEntry):
+        return {"outputs": sorted(entry.outputs), "shared_space": entry.shared_space}
+    task = cast(TaskEntry, entry)
+    return {
+        "trains": task.trains,
+        "evaluates": task.evaluates,
+        "reads of the fusion": sorted(task.outputs),
+        "needs tasks": list(task.needs),
+        "needs one of": list(task.needs_any),
+        "reads of the data": list(task.fields),
+        "architectures": sorted(task.architectures),
+    }
+
+
+def capabilities(known: Capabilities) -> dict[str, Any]:
+    """Return the facts of a backbone by name; those that do not concern it (None) are left out."""
+    values = {field.name: getattr(known, field.name) for field in fields(known)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _options(entry: Entry) -> dict[str, dict[str, Any]]:
+    """Return each option that a spec can give: its type, its default, and what it does."""
+    schema = entry.options.model_json_schema()
+    hidden = _FILLED_BY_NAME if getattr(entry, "library", False) else ()
+    required = schema.get("required", [])
+    return {
+        name: {
+            "type": type_text(field, schema.get("$defs", {})),
+            **({"required": True} if name in required else {"default": field.get("default", _empty(field))}),
+            "description": field.get("description", ""),
+        }
+        for name, field in schema.get("properties", {}).items()
+        if name not in hidden
+    }
+
+
+def _empty(field: Mapping[str, Any]) -> object:
+    """Return the default that a schema leaves out: that of a factory, which makes an empty container."""
+    return [] if field.get("type") == "array" else {}
+
+
+def type_text(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """Return the type of a JSON Schema field in words, with its limits: 'integer, at least 1'."""
+    if "$ref" in field:
+        return type_text(definitions[str(field["$ref"]).rsplit("/", 1)[-1]], definitions)
+    alternatives = field.get("anyOf") or field.get("oneOf")
+    if alternatives:
+        return " or ".join(dict.fromkeys(type_text(option, definitions) for option in alternatives))
+    if "enum" in field:
+        return ", ".join(f'"{value}"' for value in field["enum"])
+    if "const" in field:
+        return f'"{field["const"]}"'
+    name = field.get("type", "any")
+    if name == "array":
+        return _list_text(field, definitions)
+    words = {"object": "mapping", "boolean": "true or false", "string": "text"}
+    return ", ".join([words.get(name, name), *_limits(field)])
+
+
+def _list_text(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    items = field.get("prefixItems")
+    if items:
+        return f"{len(items)} of: {type_text(items[0], definitions)}"
+    return f"list of {type_text(field.get('items', {}), definitions)}"
+
+
+def _limits(field: Mapping[str, Any]) -> Iterator[str]:
+    names = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    for key, words in names.items():
+        if key in field:
+            yield f"{words} {field[key]:g}" if abs(field[key]) < 1e6 else f"{words} {field[key]:,}"
+
+
+def _print_component(component: Mapping[str, Any]) -> None:
+    print(f"{component['name']}: {_kind(component['kind'], component['modality'])}")
+    print(component["summary"])
+    print()
+    source = component["plugin"] if component["plugin"] != "renaissance" else "built in"
+    facts = component["facts"]
+    print_facts([("from", f"{source} ({component['distribution']} {component['version']})")])
+    if facts is None:
+        print(f"Name a model of the library to see what is known of it: '{component['name'].replace('<model>', 'MODEL')}'.")
+    else:
+        print_facts((name.replace("_", " "), shown_value(value)) for name, value in facts.items())
+    if component["options"]:
+        print()
+        print_table(("option", "type", "default", "what it does"), map(_option_cells, component["options"].items()))
+
+
+def _option_cells(item: tuple[str, Mapping[str, Any]]) -> list[str]:
+    name, option = item
+    default = "required" if option.get("required") else json_text(option["default"])
+    return [name, option["type"], default, option["description"]]
+
+
+def json_text(value: object) -> str:
+    """Return a value as a spec writes it."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+# --- plugins --------------------------------------------------------------------------------------------------------
+
+
+def _plugin_row(plugin: Plugin) -> dict[str, Any]:
+    own = plugin is default_registry().builtin
+    entries = [c for c in default_registry().components() if c.plugin == plugin.name] if own else None
+    keys = [(_kind_of(c.entry), getattr(c.entry, "modality", None), c.entry.name) for c in entries] if entries else plugin.entries
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": renaissance.__version__ if own else plugin.version,
+        "api": plugin.api,
+        "entries": [{"kind": kind, "modality": modality, "name": name} for kind, modality, name in keys],
+        "failure": plugin.failure,
+    }
+
+
+def _plugin_cells(row: Mapping[str, Any]) -> list[str]:
+    names = dict.fromkeys(entry["name"] for entry in row["entries"])
+    told = f"failed: {row['failure']}" if row["failure"] else ", ".join(names)
+    return [row["name"], row["distribution"], row["version"], row["api"], told]

@@ -1,0 +1,54 @@
+"""Tables of scores, from the rows that scores.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from renaissance.cli.output import print_table
+
+Row = Mapping[str, Any]
+
+
+def print_run_scores(results: Mapping[str, Any], *, verbose: bool) -> None:
+    """Print one row a score: chance, the untrained model, the linear bridge and the trained model, as far as measured.
+
+    Recalls are shown as the mean of both directions; `verbose` shows all. The primary score is marked.
+    """
+    rows: list[Row] = results["scores"]
+    by_model = {model: {_key(row): row for row in rows if row["model"] == model} for model in ("untrained", "bridge", "trained")}
+    others = [model for model in ("untrained", "bridge") if by_model[model]]
+    table = []
+    for key, row in by_model["trained"].items():
+        is_primary = "/".join(key) == results["primary"]
+        if verbose or is_primary or not _one_direction(row["name"]):
+            before = [_value(by_model[model].get(key)) for model in others]
+            name = f"{row['name']} (primary)" if is_primary else row["name"]
+            table.append([row["split"], row["task"], name, f"{row['chance']:.1f}", *before, _with_interval(row)])
+    numbers = ("chance", *others, "trained [95%]")
+    print_table(("split", "task", "score", *numbers), table, right=numbers)
+
+
+def print_scores(rows: Iterable[Row], *, verbose: bool) -> None:
+    """Print one row a score of one model."""
+    shown = [row for row in rows if verbose or not _one_direction(row["name"])]
+    cells = [[row["split"], row["task"], row["name"], f"{row['chance']:.1f}", _with_interval(row), str(row["n"])] for row in shown]
+    numbers = ("chance", "score [95%]", "decisions")
+    print_table(("split", "task", "score", *numbers), cells, right=numbers)
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["split"], row["task"], row["name"]
+
+
+def _one_direction(name: str) -> bool:
+    """Whether this is the recall of one direction, whose mean with the other stands in the table too."""
+    return name.removeprefix("reranked ").startswith(("text R@", "image R@"))
+
+
+def _value(row: Row | None) -> str:
+    return "" if row is None else f"{row['value']:.1f}"
+
+
+def _with_interval(row: Row) -> str:
+    return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+COLUMNS = ("renaissance", "plain", "sensible")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def loaded(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return loaded
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def test_actions_take_turns_and_each_round_begins_with_another(load):
+    order: list[str] = []
+    actions = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    load("paired").take_turns(actions, 2, warm_up=0)
+    assert order == ["a", "b", "b", "a"]
+
+
+def test_the_rounds_of_the_warm_up_are_not_kept(load):
+    order: list[str] = []
+    timings = load("paired").take_turns({"a": lambda: order.append("a")}, 2, warm_up=3)
+    assert len(order) == 5
+    assert len(timings.seconds["a"]) == 2
+
+
+def test_a_ratio_is_taken_round_by_round(load):
+    timings = load("paired").Timings({"a": [2.0, 12.0, 4.0], "b": [1.0, 3.0, 4.0]})
+    assert str(timings.ratio("a", "b")) == "2.00 (1.00 to 4.00)"
+
+
+@pytest.mark.parametrize("case", ["none", "vision", "text", "both"])
+def test_all_columns_compute_the_same_loss(load, case):
+    trials = load("step").make_trials(case, size="tiny", batch=8)
+    losses = load("step").losses_without_dropout(trials)
+    assert tuple(losses) == COLUMNS
+    for loss in losses.values():
+        assert loss == pytest.approx(losses["renaissance"], rel=1e-4)
+
+
+@pytest.mark.parametrize("case", ["none", "both"])
+def test_all_columns_train_the_same_parameters(load, case):
+    step = load("step")
+    counts = {step.parameters(trial) for trial in step.make_trials(case, size="tiny", batch=8).values()}
+    assert len(counts) == 1
+
+
+def test_all_columns_have_equal_gradients_without_dropout(load):
+    composition = load("composition")
+    trials = load("step").make_trials("vision", size="tiny", batch=8)
+    for trial in trials.values():
+        trial.model.eval()
+        trial.loss().backward()
+    ours = {
+        composition.renamed(name): parameter.grad
+        for name, parameter in trials["renaissance"].model.named_parameters()
+        if parameter.grad is not None
+    }
+    for column in COLUMNS[1:]:
+        theirs = {name: p.grad for name, p in trials[column].model.named_parameters() if p.grad is not None}
+        assert set(ours) <= set(theirs)
+        for name, gradient in ours.items():
+            torch.testing.assert_close(theirs[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_changes_what_is_trained_and_leaves_frozen_towers_as_they_were(load):
+    for trial in load("step").make_trials("vision", size="tiny", batch=8).values():
+        before = {name: parameter.clone() for name, parameter in trial.model.named_parameters()}
+        trial.step()
+        changed = {name for name, parameter in trial.model.named_parameters() if not parameter.equal(before[name])}
+        assert any(name.endswith("text_projection.weight") for name in changed)
+        assert not any("vision.model" in name or name.startswith("vision.") for name in changed)
+
+
+def test_the_table_of_steps_has_a_row_for_each_case(load):
+    printed = load("step").report(["text"], size="tiny", batch=8, pairs=1)
+    assert "| text " in printed
+    assert "parameters each" in printed
+
+
+@pytest.mark.parametrize("name", ["import renaissance", "renaissance --help", "renaissance list"])
+def test_what_informs_loads_no_heavy_library(load, name):
+    imports = load("import_time")
+    code, arguments, _ = imports.STARTS[name]
+    assert imports.heavy_libraries(code, arguments) == ()
+
+
+def test_a_heavy_library_that_is_loaded_is_found(load):
+    assert load("import_time").heavy_libraries("import sys; sys.modules['torch'] = sys") == ("torch",)
+
+
+def test_a_start_that_fails_is_an_error_with_what_it_printed(load):
+    with pytest.raises(RuntimeError, match="no such module"):
+        load("import_time").start("raise SystemExit('no such module')")
+
+
+def test_starts_are_timed_in_turns(load):
+    timings = load("import_time").measure(1, ["python alone", "import renaissance"])
+    assert all(len(seconds) == 1 for seconds in timings.seconds.values())
