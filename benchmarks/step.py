@@ -4,7 +4,7 @@ python benchmarks/step.py [--pairs N] [--batch N] [--case none|vision|text|both]
 
 Three columns, in one process and on one thread, in turns: renaissance; the composition as first written; and that
 composition made sensible (composition.py). All compute the same losses from the same weights, captions, masks and
-pairs; the table's first lines show that they do.
+pairs; the lines above the table show that they do.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ def main() -> None:
 
 
 def report(cases: list[str], *, size: str, batch: int, pairs: int) -> str:
-    """Time these cases; return what was timed, that the columns agree, and the table."""
-    lines, rows = [], []
+    """Time these cases; print for each that the columns agree; return the table."""
+    rows = []
     for case in cases:
         trials = make_trials(case, size=size, batch=batch)
-        lines.append(f"{case} frozen: {_sameness(trials)}")
+        print(f"{case} frozen: {_sameness(trials)}", flush=True)
         rows.append(_row(case, take_turns({name: trial.step for name, trial in trials.items()}, pairs)))
     header = ("frozen", "renaissance, CPU s", "plain / renaissance", "sensible / renaissance")
-    return "\n".join([*lines, "", f"medians of {pairs} rounds (least to greatest)", table(header, rows)])
+    return f"\nmedians of {pairs} rounds (least to greatest)\n{table(header, rows)}"
 
 
 def make_trials(case: str, *, size: str, batch: int) -> dict[str, Trial]:

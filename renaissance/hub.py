@@ -44,7 +44,6 @@ from renaissance.manifest import (
     MANIFEST,
     Manifest,
     damaged_files,
-    files_in,
     is_model_file,
     is_saved_model,
     read_manifest,
@@ -97,7 +96,7 @@ def download(
     with _told(repo, revision, api.endpoint), _no_progress_bars():
         commit = revision or MAIN
         if not offline:
-            commit = _retried(lambda: _commit_of(api, repo, revision))
+            commit = _retried(lambda: _commit_of(api, repo, revision or MAIN, cache_dir))
         cached = _cached(repo, commit, cache_dir)
         if cached is not None:
             return cached
@@ -142,9 +141,14 @@ class _Download:
             self._fetch(MANIFEST, force=force)
         except RemoteEntryNotFoundError:
             raise self._no_model() from None
-        if not is_saved_model(folder):
-            raise self._no_model()
-        return folder, read_manifest(folder)
+        try:
+            if not is_saved_model(folder):
+                raise self._no_model()
+            return folder, read_manifest(folder)
+        except (HubError, ModelFileError):
+            if force:
+                raise
+        return self._manifest(force=True)  # what cannot be read may have been damaged on its way
 
     def _no_model(self) -> HubError:
         return HubError(f"'{self.repo}' holds no renaissance model. Check the name, or the revision.")
@@ -174,12 +178,13 @@ class _Download:
         )
 
 
-def _commit_of(api: HfApi, repo: str, revision: str | None) -> str:
-    """Return the commit that a branch, a tag or a commit stands for."""
-    if revision is not None and _COMMIT.fullmatch(revision):
+def _commit_of(api: HfApi, repo: str, revision: str, cache_dir: str | Path | None) -> str:
+    """Return the commit that a branch, a tag or a commit stands for, and note it in the cache for work offline."""
+    if _COMMIT.fullmatch(revision):
         return revision
-    commit = api.model_info(repo, revision=revision).sha
-    if commit is None or not _COMMIT.fullmatch(commit):
+    api.model_info(repo, revision=revision)  # unlike the next call, it does not fall back on the cache in silence
+    commit = api.resolve_revision(repo, revision=revision, cache_dir=cache_dir).resolved
+    if not _COMMIT.fullmatch(commit):
         raise HubError(f"{api.endpoint} names no commit of '{repo}'; it does not speak as the Hub does.")
     return commit
 
@@ -238,10 +243,11 @@ def _publishable(folder: Path) -> list[str]:
         raise ModelFileError(f"{folder} holds no saved model. Save one there first: model.save({str(folder)!r}).")
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    linked = next((name for name in (CONFIG, MANIFEST, *manifest.files) if _is_linked(folder, name)), None)
+    names = sorted({MANIFEST, *manifest.files})
+    linked = next((name for name in names if _is_linked(folder, name)), None)
     if linked is not None:
         raise ModelFileError(f"{folder / linked} is a link, and only files are published. Save the model again.")
-    return [name for name in files_in(folder) if is_model_file(name) and (folder / name).is_file()]
+    return names
 
 
 def _is_linked(folder: Path, name: str) -> bool:

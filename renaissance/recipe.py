@@ -232,7 +232,7 @@ class Recipe(Strict):
     name: Name = "run"
     start: TwoTowerSpec | OneTowerSpec | SavedStart = Field(
         description="Shorthand, a spec, or a saved model.",
-        json_schema_extra=lambda schema: schema["anyOf"].insert(0, {"type": "string"}),  # type: ignore[union-attr,call-arg,arg-type]
+        json_schema_extra=lambda schema: schema["anyOf"].insert(0, {"type": "string"}),  # type: ignore[union-attr]  # a union's schema
     )
     tasks: dict[Name, TaskUse] = Field(min_length=1, description="What to train for.")
     data: Data = WorldData()
@@ -340,7 +340,7 @@ def parse_yaml(raw: bytes, *, what: str) -> Any:
     if _TOO_DEEP.search(raw):  # PyYAML takes half a second to find that out itself
         raise SpecError(f"{what}: it is nested too deeply to be a recipe.")
     try:
-        return yaml.load(raw.decode("utf-8"), Loader=_PlainLoader)  # noqa: S506: _PlainLoader is a SafeLoader
+        return yaml.load(raw.decode("utf-8"), Loader=_PlainLoader)  # _PlainLoader is a SafeLoader
     except UnicodeDecodeError:
         raise SpecError(f"{what}: not UTF-8 text.") from None
     except yaml.YAMLError as error:
@@ -355,7 +355,7 @@ class _PlainLoader(yaml.SafeLoader):
     """The safe loader without aliases and duplicate keys, with the numbers and truth values of JSON."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it untyped
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, "tags ('!name') are not allowed", event.start_mark)
         if isinstance(event, yaml.AliasEvent):

@@ -7,6 +7,7 @@ stays its own: it is kept, shown by `renaissance plugins`, and takes no neighbou
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,7 +20,7 @@ import pluggy
 from renaissance import hookspecs
 from renaissance.api import API_VERSION, BackboneEntry, Entry, FusionHeadEntry, Modality, Options, TaskEntry
 from renaissance.errors import PluginError, UnknownComponentError
-from renaissance.spec import did_you_mean, shown
+from renaissance.spec import SHORT_NAME, did_you_mean, shown
 
 GROUP = f"renaissance.v{API_VERSION}"
 BUILTIN = "renaissance"
@@ -128,7 +129,7 @@ class Registry:
             names = sorted(other.name for other in plugin.entries if other.kind == key.kind)
             raise UnknownComponentError(
                 f"The plugin '{plugin.name}' offers no {_noun(key.kind, key.modality)} called '{shown(key.name)}'."
-                f"{did_you_mean(key.name, names)}{f' It offers: ' + ', '.join(names) + '.' if names else ''}"
+                f"{did_you_mean(key.name, names)}{' It offers: ' + ', '.join(names) + '.' if names else ''}"
             )
         return Component(plugin.entries[key], plugin.name)
 
@@ -160,12 +161,12 @@ def default_registry() -> Registry:
 def installed_plugins(only: str | None = None) -> list[Plugin]:
     """List the plugins that are installed, from metadata alone; `only` is a comma-separated list of names."""
     wanted = None if only is None else {name.strip() for name in only.split(",")}
-    found = [_from_metadata(point) for group in _groups() for point in entry_points(group=group)]
-    return [
-        plugin
-        for plugin in sorted(found, key=lambda p: (p.name, p.distribution))
-        if wanted is None or plugin.name in wanted
-    ]
+    points = [point for group in _groups() for point in entry_points(group=group)]
+    ours = {(point.name, _distribution(point)) for point in points if point.group == GROUP}
+    # a distribution may speak several API versions: then the others do not matter
+    usable = [point for point in points if point.group == GROUP or (point.name, _distribution(point)) not in ours]
+    found = sorted(map(_from_metadata, usable), key=lambda plugin: (plugin.name, plugin.distribution))
+    return [plugin for plugin in found if wanted is None or plugin.name in wanted]
 
 
 def _groups() -> list[str]:
@@ -173,13 +174,16 @@ def _groups() -> list[str]:
 
 
 def _from_metadata(point: EntryPoint) -> Plugin:
-    distribution = point.dist.name if point.dist else "unknown"
     version = point.dist.version if point.dist else "unknown"
-    plugin = Plugin(point.name, point.value, distribution, version, api=point.group)
+    plugin = Plugin(point.name, point.value, _distribution(point), version, api=point.group)
     if point.group != GROUP:
         plugin.failure = f"it is made for {point.group}, and this renaissance speaks {GROUP}; install a version for it."
         plugin.imported = True
     return plugin
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown"
 
 
 def _imported(plugin: Plugin) -> Plugin:
@@ -192,8 +196,16 @@ def _imported(plugin: Plugin) -> Plugin:
     except (Exception, SystemExit) as error:
         if plugin.name == BUILTIN:
             raise
-        plugin.failure = f"{type(error).__name__}: {shown(error, 300)}"
+        plugin.failure = f"{type(error).__name__}: {_told(error)}"
     return plugin
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says; one whose text cannot even be made says that."""
+    try:
+        return shown(error, 300)
+    except Exception:
+        return "(it cannot be printed)"
 
 
 def _collect(plugin: Plugin) -> dict[Key, Entry]:
@@ -221,6 +233,8 @@ def _call(hook: Callable[[], list[Any]]) -> Iterator[Any]:
 def _checked(offered: object, expected: type[Entry], hook: str) -> Entry:
     if not isinstance(offered, expected):
         raise PluginError(f"{hook} returned {shown(repr(offered))}, which is no {expected.__name__}.")
+    if not (isinstance(offered.name, str) and re.fullmatch(SHORT_NAME, offered.name)):
+        raise PluginError(f"{hook} offers {shown(repr(offered.name))}, which is no name that a spec can say.")
     if not (isinstance(offered.options, type) and issubclass(offered.options, Options)):
         raise PluginError(f"The options of '{offered.name}' are no subclass of renaissance.api.Options.")
     if ":" not in offered.factory:

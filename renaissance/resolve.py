@@ -137,6 +137,8 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
 def _tower(tower: TowerSpec, modality: Modality, weights: Weights, registry: Registry) -> TowerPlan:
     component, extra = _backbone(tower.name, modality, registry)
     entry = cast(BackboneEntry, component.entry)
+    if entry.library:
+        _check_library(tower, entry, extra)
     given = {**tower.options, **extra}
     options = checked_options(entry, given, of=tower.name)
     if tower.layers is not None:
@@ -158,6 +160,16 @@ def _backbone(name: str, modality: Modality, registry: Registry) -> tuple[Compon
     return _find_backbone(name, modality, registry, name), {}
 
 
+def _check_library(tower: TowerSpec, entry: BackboneEntry, named: Mapping[str, Any]) -> None:
+    """Refuse a library without a model, and a model or revision that the name does not say."""
+    twice = next((key for key in ("model", "revision") if key in tower.options), None)
+    if twice is not None or not named:
+        raise SpecError(
+            f"'{entry.name}' is a library; a model of it, and its revision, stand in the name: "
+            f"'{entry.name}:model@revision'."
+        )
+
+
 def _find_backbone(name: str, modality: Modality, registry: Registry, written: str) -> Component:
     other: Modality = "text" if modality == "vision" else "vision"
     try:
@@ -172,8 +184,8 @@ def _find_backbone(name: str, modality: Modality, registry: Registry, written: s
             f"The library '{name}' gives {other} backbones only, and '{shown(written)}' is in the {modality} tower."
         )
     raise SpecError(
-        f"'{component.qualified}' encodes {'text' if other == 'text' else 'images'}, but it is in the {modality} tower. "
-        "The vision backbone comes first: 'vit-base + bert-base'."
+        f"'{component.qualified}' encodes {'text' if other == 'text' else 'images'}, but it is in the {modality} "
+        "tower. The vision backbone comes first: 'vit-base + bert-base'."
     )
 
 
@@ -230,7 +242,7 @@ def _range(layers: Layers, depth: int, name: str) -> tuple[int, int]:
     return start, stop
 
 
-# --- rules --------------------------------------------------------------------------------------------------------------
+# --- rules -----------------------------------------------------------------------------------------------------------
 
 
 def _rules(rules: Iterable[Rule]) -> list[PartRule]:
@@ -295,7 +307,8 @@ def _frozen(rules: Iterable[PartRule], towers: Mapping[str, TowerPlan]) -> tuple
             held.pop(part.name, None)
         elif part.name in held:
             raise SpecError(
-                f"'trainable {rule.part}' under a frozen '{held[part.name]}' cannot be built yet; freeze the first layers alone."
+                f"'trainable {rule.part}' under a frozen '{held[part.name]}' cannot be built yet; "
+                "freeze the first layers alone."
             )
     return tuple(held[name] for name in ("vision", "text", "fusion") if name in held)
 
@@ -323,7 +336,7 @@ def _wider(old: Part | None, new: Part) -> Part:
     return new if old is None or reach(new) >= reach(old) else old
 
 
-# --- tasks --------------------------------------------------------------------------------------------------------------
+# --- tasks -----------------------------------------------------------------------------------------------------------
 
 
 def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Registry) -> dict[str, TaskPlan]:
@@ -332,6 +345,8 @@ def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Regist
     for name, options in uses.items():
         component = registry.find("task", name)
         entry = cast(TaskEntry, component.entry)
+        if entry.name in plans:
+            raise SpecError(f"Two tasks are called '{entry.name}' ('{shown(name)}' is one); a model has one of them.")
         plans[entry.name] = TaskPlan(
             component.qualified, component.plugin, entry, checked_options(entry, options, of=name)
         )
@@ -346,8 +361,8 @@ def _fits(entry: TaskEntry, fusion: FusionPlan, plans: Mapping[str, TaskPlan], a
     missing = sorted(entry.outputs - fusion.entry.outputs)
     if missing:
         raise SpecError(
-            f"The task '{entry.name}' reads the fused {' and '.join(missing)} output, which '{fusion.name}' does not give; "
-            "use a fusion head such as 'lxmert', or leave the task out."
+            f"The task '{entry.name}' reads the fused {' and '.join(missing)} output, which '{fusion.name}' does not "
+            "give; use a fusion head such as 'lxmert', or leave the task out."
         )
     for need in entry.needs:
         if need not in plans:
@@ -368,7 +383,7 @@ def _ordered(plans: Mapping[str, TaskPlan]) -> dict[str, TaskPlan]:
     return ordered
 
 
-# --- the canonical form -------------------------------------------------------------------------------------------------
+# --- the canonical form ----------------------------------------------------------------------------------------------
 
 
 def _canonical(vision: TowerPlan, text: TowerPlan, fusion: FusionPlan, frozen: tuple[Part, ...]) -> TwoTowerSpec:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from renaissance.api import Batch, Encoded, Joint, ModelFacts, Pairs, Score, Scorer, TaskLoss, Views
 from renaissance.builtin.task_entries import ItmOptions
+from renaissance.errors import DataError
 from renaissance.toolkit.attention import initialise
 from renaissance.toolkit.distributed import gather, gather_features, offset
-from renaissance.toolkit.metrics import accuracy_score
+from renaissance.toolkit.metrics import accuracy_score, finite
 from renaissance.toolkit.pairing import other_images, positives
 from renaissance.toolkit.random import uniform
 
@@ -70,8 +71,12 @@ class ImageTextMatching(nn.Module):
         seeds = torch.arange(belongs.shape[1])
         other = other_images(belongs, seeds)
         texts = seeds[other >= 0]
+        if not len(texts):
+            raise DataError(
+                "Matching needs captions that do not belong to every image of the split; this split has none."
+            )
         true, false = torch.stack([own[texts], texts], 1), torch.stack([other[texts], texts], 1)
-        matched, unmatched = scorer.match(true), scorer.match(false)
+        matched, unmatched = (finite(scorer.match(index), what="itm") for index in (true, false))
         right = torch.stack([matched > 0, unmatched < 0], 1).double()  # [T, 2]
         ties = torch.stack([matched == 0, unmatched == 0], 1).double().mean().item()
         return [accuracy_score("accuracy", right, units=own[texts], chance=50.0, ties=ties)]

@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(error: BaseException, message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"renaissance: {' '.join(message.splitlines())}", file=sys.stderr)
+    if message:  # empty: the help was shown, as no command was given
+        print(f"renaissance: {' '.join(message.splitlines())}", file=sys.stderr)
     return code
 
 

@@ -9,8 +9,8 @@ import typer
 
 from renaissance import recipe, spec
 from renaissance.api import Options, Unknown
-from renaissance.cli.listing import capabilities, json_text
-from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table, shown_value
+from renaissance.cli.listing import capabilities
+from renaissance.cli.output import JsonFlag, json_text, print_facts, print_json, print_table, shown_value
 from renaissance.resolve import Plan, TowerPlan, resolve
 from renaissance.shorthand import format_spec
 
@@ -40,7 +40,9 @@ def check(line: SpecArgument, task: TaskOption = None, as_json: JsonFlag = False
                 "canonical": format_spec(plan.spec),
                 "spec": plan.spec.model_dump(mode="json"),
                 "parts": parts,
-                "tasks": [{"name": plan_.name, "options": plan_.options.model_dump(mode="json")} for plan_ in plan.tasks.values()],
+                "tasks": [
+                    {"name": use.name, "options": use.options.model_dump(mode="json")} for use in plan.tasks.values()
+                ],
                 "plugins": dict(plan.plugins),
             }
         )
@@ -92,7 +94,13 @@ def _print_plan(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> None:
     print(format_spec(plan.spec))
     print()
     rows = [
-        [part, row["name"], row["weights"], _held(row["frozen"]), ", ".join(f"{k}={json_text(v)}" for k, v in row["chosen"].items())]
+        [
+            part,
+            row["name"],
+            row["weights"],
+            _held(row["frozen"]),
+            ", ".join(f"{k}={json_text(v)}" for k, v in row["chosen"].items()),
+        ]
         for part, row in parts.items()
     ]
     print_table(("part", "component", "weights", "frozen", "options"), rows)
@@ -111,7 +119,11 @@ def _held(frozen: str | None) -> str:
 def _facts(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for part in ("vision", "text"):
         facts = parts[part]["facts"]
-        known = [f"{name.replace('_', ' ')} {_value(value)}" for name, value in facts.items() if not isinstance(value, Unknown)]
+        known = [
+            f"{name.replace('_', ' ')} {shown_value(value)}"
+            for name, value in facts.items()
+            if not isinstance(value, Unknown)
+        ]
         unknown = [name.replace("_", " ") for name, value in facts.items() if isinstance(value, Unknown)]
         if known:
             yield part, "; ".join(known)
@@ -121,7 +133,3 @@ def _facts(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple
         yield "tasks", ", ".join(task.name for task in plan.tasks.values())
     if plan.plugins:
         yield "plugins", ", ".join(plan.plugins.values())
-
-
-def _value(value: object) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, tuple) and value and isinstance(value[0], int) else shown_value(value)

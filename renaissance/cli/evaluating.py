@@ -14,12 +14,17 @@ from renaissance.recipe import load_recipe
 from renaissance.spec import shown
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model's folder, a run's folder, or the Hub's 'organisation/name'.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model's folder, a run's folder, or the Hub's 'organisation/name'.", show_default=False
+    ),
 ]
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Images with captions, or a recipe whose data are meant; default: the run's own.", show_default=False
+        "--data",
+        help="Images with captions, or a recipe whose data are meant; default: the run's own.",
+        show_default=False,
     ),
 ]
 Names = list[str] | None
@@ -57,7 +62,11 @@ def evaluate(
     rows = [row for scores in found for row in scores.rows()]
     if as_json:
         sizes = {
-            scores.split: {"images": scores.images, "captions": scores.captions, "distinct_texts": scores.distinct_texts}
+            scores.split: {
+                "images": scores.images,
+                "captions": scores.captions,
+                "distinct_texts": scores.distinct_texts,
+            }
             for scores in found
         }
         print_json({"model": model, "splits": sizes, "scores": rows})

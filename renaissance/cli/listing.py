@@ -10,7 +10,7 @@ import typer
 
 import renaissance
 from renaissance.api import BackboneEntry, Capabilities, Entry, FusionHeadEntry, Modality, TaskEntry
-from renaissance.cli.output import JsonFlag, note, print_facts, print_json, print_table, shown_value
+from renaissance.cli.output import JsonFlag, json_text, note, print_facts, print_json, print_table, shown_value
 from renaissance.errors import UnknownComponentError
 from renaissance.registry import Component, Kind, Plugin, Registry, default_registry
 from renaissance.resolve import checked_options
@@ -41,12 +41,17 @@ def list_components(kind: KindOption = None, as_json: JsonFlag = False) -> None:
         print_json({"components": rows, "failed_plugins": failed})
         return
     columns = ("name", "kind", "plugin", "summary")
-    print_table(columns, [[row["name"], _kind(row["kind"], row["modality"]), row["plugin"], row["summary"]] for row in rows])
+    print_table(
+        columns, [[row["name"], _kind(row["kind"], row["modality"]), row["plugin"], row["summary"]] for row in rows]
+    )
     if failed:
         note(f"Plugins that failed: {', '.join(failed)} (see 'renaissance plugins').")
 
 
-def show(name: Annotated[str, typer.Argument(help="A name that 'list' shows, such as bert-base or timm:resnet18.")], as_json: JsonFlag = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A name that 'list' shows, such as bert-base or timm:resnet18.")],
+    as_json: JsonFlag = False,
+) -> None:
     """Show a component: what it is, its options, and what is known of it before it is built."""
     described = [_described(component, name) for component in _named(name, default_registry())]
     if as_json:
@@ -61,6 +66,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that 'list' shows, suc
 def plugins(as_json: JsonFlag = False) -> None:
     """List the installed plugins, what each offers, and why one failed."""
     registry = default_registry()
+    list(registry.components())  # imports all of them, the built-in one too
     found = [_plugin_row(plugin) for plugin in (registry.builtin, *registry.plugins())]
     if as_json:
         print_json({"plugins": found})
@@ -229,11 +235,10 @@ def _print_component(component: Mapping[str, Any]) -> None:
     print()
     source = component["plugin"] if component["plugin"] != "renaissance" else "built in"
     facts = component["facts"]
-    print_facts([("from", f"{source} ({component['distribution']} {component['version']})")])
+    known = [(name.replace("_", " "), shown_value(value)) for name, value in (facts or {}).items()]
+    print_facts([("from", f"{source} ({component['distribution']} {component['version']})"), *known])
     if facts is None:
-        print(f"Name a model of the library to see what is known of it: '{component['name'].replace('<model>', 'MODEL')}'.")
-    else:
-        print_facts((name.replace("_", " "), shown_value(value)) for name, value in facts.items())
+        print(f"To see what is known of a model of this library, name it: '{component['name']}'.")
     if component["options"]:
         print()
         print_table(("option", "type", "default", "what it does"), map(_option_cells, component["options"].items()))
@@ -245,26 +250,17 @@ def _option_cells(item: tuple[str, Mapping[str, Any]]) -> list[str]:
     return [name, option["type"], default, option["description"]]
 
 
-def json_text(value: object) -> str:
-    """Return a value as a spec writes it."""
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
-
-
 # --- plugins --------------------------------------------------------------------------------------------------------
 
 
 def _plugin_row(plugin: Plugin) -> dict[str, Any]:
     own = plugin is default_registry().builtin
-    entries = [c for c in default_registry().components() if c.plugin == plugin.name] if own else None
-    keys = [(_kind_of(c.entry), getattr(c.entry, "modality", None), c.entry.name) for c in entries] if entries else plugin.entries
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,
         "version": renaissance.__version__ if own else plugin.version,
         "api": plugin.api,
-        "entries": [{"kind": kind, "modality": modality, "name": name} for kind, modality, name in keys],
+        "entries": [key._asdict() for key in plugin.entries],
         "failure": plugin.failure,
     }
 

@@ -34,7 +34,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
+    console = _console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def print_facts(facts: Iterable[tuple[str, str]], *, indent: str = "") -> None:
@@ -50,6 +56,11 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def json_text(value: object) -> str:
+    """Return a value as a spec writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def shown_value(value: object) -> str:
     """Return a fact as people read it."""
     match value:
@@ -59,6 +70,8 @@ def shown_value(value: object) -> str:
             return "none"
         case True | False:
             return "yes" if value else "no"
+        case (int(), *_):
+            return " x ".join(map(str, value))
         case tuple() | list() | frozenset() | set():
             items = sorted(value) if isinstance(value, frozenset | set) else value
             return ", ".join(map(str, items)) or "none"

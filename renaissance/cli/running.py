@@ -23,7 +23,8 @@ OnBad = Annotated[
     typer.Option("--on-bad-sample", help="What to do with an image or caption that cannot be used."),
 ]
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a built-in recipe: demo.", show_default=False)
+    str,
+    typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a built-in recipe: demo.", show_default=False),
 ]
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Images with captions, in place of the recipe's data.", show_default=False)
@@ -118,8 +119,8 @@ def measured_again(done: Run, progress: Progress) -> dict[str, Any]:
     if again != before:
         name = next(name for name in before if again.get(name) != before[name])
         raise ModelFileError(
-            f"The model loaded from '{done.model_folder}' has {task} {name} {again.get(name)} on '{split}', and the trained one had "
-            f"{before[name]}; do not use it, and report this."
+            f"The model loaded from '{done.model_folder}' has {task} {name} {again.get(name)} on '{split}', "
+            f"and the trained one had {before[name]}; do not use it, and report this."
         )
     return {"split": split, "task": task, "scores": again, "equal": True}
 

