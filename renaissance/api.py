@@ -59,12 +59,12 @@ class Capabilities:
     depth: int | Unknown = UNKNOWN
     layered: bool | Unknown = UNKNOWN
     class_token: bool | Unknown = UNKNOWN
-    image_size: int | None | Unknown = None
-    patch_size: int | None | Unknown = None
+    image_size: int | Unknown | None = None
+    patch_size: int | Unknown | None = None
     any_resolution: bool | Unknown = False
-    grid: tuple[int, int] | None | Unknown = None
-    max_tokens: int | None | Unknown = None
-    vocabulary: int | None | Unknown = None
+    grid: tuple[int, int] | Unknown | None = None
+    max_tokens: int | Unknown | None = None
+    vocabulary: int | Unknown | None = None
     pretrained: bool | Unknown = UNKNOWN
     trained_on: tuple[str, ...] | Unknown = UNKNOWN
 

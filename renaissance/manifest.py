@@ -54,6 +54,18 @@ class Manifest(Strict):
     files: dict[str, FileFacts]
 
 
+def model_in(place: Path) -> Path:
+    """Return the folder of the model that is in `place`: a model's folder, or a run's.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    found = next((folder for folder in (place, place / "model") if is_saved_model(folder)), None)
+    if found is None:
+        raise ModelFileError(f"{place} holds no saved model. Give the folder that model.save or a run wrote.")
+    return found
+
+
 def is_model_file(name: str) -> bool:
     """Return whether a saved model may hold a file of this name (with "/" between folders)."""
     return name in _TOP or SHARD.fullmatch(name) is not None or _PROCESSOR_FILE.fullmatch(name) is not None

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from renaissance.api import Features, Output, TextInput, VisionInput
 from renaissance.assemble import Assembly, assemble
-from renaissance.container import load, needed_plugins, read_config, save
+from renaissance.container import load, save
 from renaissance.data.decode import open_image
-from renaissance.errors import CapabilityError, ModelFileError, PluginError, SampleError, SpecError
+from renaissance.errors import CapabilityError, ModelFileError, SampleError, SpecError
 from renaissance.hub import REPO, Upload, download, upload
-from renaissance.manifest import is_saved_model
+from renaissance.manifest import model_in
 from renaissance.models.two_tower import TwoTower
-from renaissance.registry import Plugin, Registry, default_registry
+from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
-from renaissance.spec import TwoTowerSpec, shown
+from renaissance.spec import TwoTowerSpec
+from renaissance.trust import trusted
 
 Picture: TypeAlias = Image | Path | str | bytes
 
@@ -227,46 +228,13 @@ def from_pretrained(
     if place.exists():
         if revision is not None:
             raise SpecError(f"{place} is a folder, and has no revisions. Leave revision= out.")
-        return Model(load(_model_folder(place), registry=registry))
+        return Model(load(model_in(place), registry=registry))
     if not REPO.fullmatch(str(name_or_folder)):
         raise ModelFileError(f"There is no folder {place}, and a model of the Hub is called 'organisation/name'.")
     folder = download(
         str(name_or_folder), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    return Model(load(folder, registry=_trusted(folder, trust, registry or default_registry())))
-
-
-def _model_folder(place: Path) -> Path:
-    """Return the folder of the model: `place`, or `model` in the folder of a run."""
-    found = next((folder for folder in (place, place / "model") if is_saved_model(folder)), None)
-    if found is None:
-        raise ModelFileError(f"{place} holds no saved model. Give the folder that model.save or a run wrote.")
-    return found
-
-
-def _trusted(folder: Path, trust: Sequence[str], registry: Registry) -> Registry:
-    """Return a registry of the built-ins and of the plugins that a model of the Hub needs, if all are trusted.
-
-    No other plugin is imported, whatever names the model's spec holds.
-    """
-    given = [trust] if isinstance(trust, str) else list(trust)
-    versions = {name: version for name, _, version in (item.partition("==") for item in given)}
-    needed: list[Plugin] = []
-    for name in needed_plugins(read_config(folder)):
-        plugin = registry.plugin(name)
-        if name not in versions:
-            raise PluginError(
-                f"This model of the Hub uses the plugin '{shown(name)}', which runs code of its own. "
-                f"If you trust it, pass trust=['{shown(name)}']."
-            )
-        if plugin is not None and versions[name] not in ("", plugin.version):
-            raise PluginError(
-                f"'{name}=={versions[name]}' is trusted, and version {plugin.version} is installed. "
-                f"Try: pip install {plugin.distribution}=={versions[name]}"
-            )
-        if plugin is not None:
-            needed.append(plugin)
-    return Registry(needed)
+    return Model(load(folder, registry=trusted(folder, trust, registry or default_registry())))
 
 
 def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:

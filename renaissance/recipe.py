@@ -41,6 +41,7 @@ class SavedStart(Strict):
         min_length=1, max_length=400, description="A model folder, a run folder, or 'org/name[@commit]'."
     )
     surgery: Surgery = Surgery()
+    trust: tuple[str, ...] = Field((), strict=False, description="Plugins that a model of the Hub may use, by name.")
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -59,6 +60,13 @@ class Columns(Strict):
         return tuple(value) if isinstance(value, list) else value
 
 
+def _tuples_of(value: object) -> object:
+    """Turn the lists in a mapping, as YAML and JSON give them, into tuples."""
+    if isinstance(value, dict):
+        return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    return value
+
+
 class HoldOut(Strict):
     """Part of the samples set aside, whole groups at a time, drawn by the seed of the recipe's data.
 
@@ -69,6 +77,14 @@ class HoldOut(Strict):
     name: Name = Field(description="Name of the split that they make.")
     by: Literal["id", "family"]
     share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    where: dict[str, str | tuple[str, ...]] = Field(
+        default_factory=dict, description="Hold out such samples only; the rest of their groups is not trained on."
+    )
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _tuples(cls, value: object) -> object:
+        return _tuples_of(value)
 
 
 class Split(Strict):
@@ -80,9 +96,7 @@ class Split(Strict):
     @field_validator("where", mode="before")
     @classmethod
     def _tuples(cls, value: object) -> object:
-        if isinstance(value, dict):
-            return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
-        return value
+        return _tuples_of(value)
 
 
 class WorldData(Strict):
@@ -207,10 +221,10 @@ class Bridge(Strict):
     """A linear bridge, fitted on the same stored features as the model: InfoNCE, AdamW, cosine decay."""
 
     width: Count = Field(256, le=65_536, description="Width of the shared space.")
-    epochs: Count = 30
+    epochs: Count = 10
     batch_size: Count = 512
-    lr: Positive = 1e-3
-    weight_decay: NotNegative = 0.1
+    lr: Positive = 3e-3
+    weight_decay: NotNegative = 0.01
 
 
 class Evaluation(Strict):

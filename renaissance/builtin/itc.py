@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,8 @@ class ImageTextContrast(nn.Module):
         assert model.vision is not None
         assert model.text is not None
         own = not model.shared_space
-        self.vision_projection = _projection(model.vision, options) if own else nn.Identity()
-        self.text_projection = _projection(model.text, options) if own else nn.Identity()
+        self.vision_projection = Projection(options.vision_projection, model.vision, options) if own else nn.Identity()
+        self.text_projection = Projection(options.text_projection, model.text, options) if own else nn.Identity()
         self.log_scale = nn.Parameter(torch.tensor(-math.log(options.temperature)))
 
     def views(self, batch: Batch) -> Views:
@@ -73,15 +73,32 @@ class ImageTextContrast(nn.Module):
         )
 
 
-def _projection(width: int, options: ItcOptions) -> nn.Module:
-    if options.projection == "linear":
-        linear = nn.Linear(width, options.width, bias=False)
-        nn.init.normal_(linear.weight, std=width**-0.5)
-        return linear
+class Projection(nn.Module):
+    """From a tower's vector into the shared space: dropout of features, then a linear map, with or without an MLP.
+
+    A linear map that keeps the width starts as the identity, so that the space of the tower is where training starts.
+    """
+
+    def __init__(self, kind: Literal["linear", "residual"], width: int, options: ItcOptions) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(options.feature_dropout)
+        self.linear = nn.Linear(width, options.width)
+        if width == options.width:
+            nn.init.eye_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+        self.residual = _mlp(width, options) if kind == "residual" else None
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map [B, D] to [B, W]."""
+        vectors = self.dropout(vectors)
+        mapped: Tensor = self.linear(vectors)
+        return mapped if self.residual is None else mapped + self.residual(vectors)
+
+
+def _mlp(width: int, options: ItcOptions) -> nn.Module:
     return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Linear(width, 2 * options.width),
+        nn.Linear(width, options.hidden),
         nn.GELU(),
         nn.Dropout(options.dropout),
-        nn.Linear(2 * options.width, options.width),
+        nn.Linear(options.hidden, options.width),
     )

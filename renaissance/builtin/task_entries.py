@@ -8,6 +8,8 @@ from pydantic import Field
 
 from renaissance.api import Options, TaskEntry
 
+Projection = Literal["linear", "residual"]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -32,8 +34,11 @@ class ItcOptions(Options):
     """Options of image-text contrast."""
 
     width: Annotated[int, Field(ge=1, le=65_536)] = Field(256, description="Width of the shared space.")
-    projection: Literal["linear", "mlp"] = Field("linear", description="How each tower's vector is projected.")
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Dropout inside the MLP, in training.")
+    vision_projection: Projection = Field("linear", description="'residual' adds an MLP to the linear projection.")
+    text_projection: Projection = Field("linear", description="'residual' adds an MLP to the linear projection.")
+    hidden: Annotated[int, Field(ge=1, le=65_536)] = Field(512, description="Hidden width of that MLP.")
+    dropout: Rate = Field(0.0, description="Dropout inside that MLP, in training.")
+    feature_dropout: Rate = Field(0.0, description="Dropout of the towers' vectors before projection, in training.")
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = Field(0.07, description="First value; it is learned.")
 
 

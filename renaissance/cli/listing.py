@@ -22,6 +22,7 @@ KindOption = Annotated[
 _PLACES: tuple[tuple[Kind, Modality | None], ...] = (
     ("backbone", "vision"), ("backbone", "text"), ("fusion-head", None), ("task", None),
 )  # fmt: skip
+NO_LIMIT = 1e9  # a limit as far away as this only keeps numbers sane
 _FILLED_BY_NAME = ("model", "revision")
 
 
@@ -203,9 +204,11 @@ def type_text(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         return type_text(definitions[str(field["$ref"]).rsplit("/", 1)[-1]], definitions)
     alternatives = field.get("anyOf") or field.get("oneOf")
     if alternatives:
-        return " or ".join(dict.fromkeys(type_text(option, definitions) for option in alternatives))
+        words = dict.fromkeys(type_text(option, definitions) for option in alternatives)
+        return " or ".join(word for word in words if word != "null") + (", or null" if "null" in words else "")
     if "enum" in field:
-        return ", ".join(f'"{value}"' for value in field["enum"])
+        *others, last = (f'"{value}"' for value in field["enum"])
+        return f"{', '.join(others)} or {last}" if others else last
     if "const" in field:
         return f'"{field["const"]}"'
     name = field.get("type", "any")
@@ -218,15 +221,15 @@ def type_text(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 def _list_text(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     items = field.get("prefixItems")
     if items:
-        return f"{len(items)} of: {type_text(items[0], definitions)}"
+        return f"list of {len(items)}: {type_text(items[0], definitions)}"
     return f"list of {type_text(field.get('items', {}), definitions)}"
 
 
 def _limits(field: Mapping[str, Any]) -> Iterator[str]:
     names = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     for key, words in names.items():
-        if key in field:
-            yield f"{words} {field[key]:g}" if abs(field[key]) < 1e6 else f"{words} {field[key]:,}"
+        if key in field and abs(field[key]) < NO_LIMIT:
+            yield f"{words} {field[key]:,}"
 
 
 def _print_component(component: Mapping[str, Any]) -> None:

@@ -63,10 +63,13 @@ class _Dealing:
     facts: list[str] = field(default_factory=list)
 
     def hold_out(self, part: recipe.HoldOut) -> None:
-        """Draw whole groups until their free candidates are the share of all candidates that was asked for."""
+        """Draw whole groups until their free candidates are the share that was asked for."""
         groups = self._groups(part.by)
-        free = Counter(groups[i] for i in self.candidates - self.closed)
-        wanted = round(part.share * len(self.candidates))
+        pool = self.candidates
+        if part.where:
+            pool = pool & frozenset(_matching(self.records, part.name, part.where))
+        free = Counter(groups[i] for i in pool - self.closed)
+        wanted = round(part.share * len(pool))
         drawn: set[str] = set()
         for group in sorted(free, key=lambda name: stable_hash("hold out", self.seed, part.name, name)):
             if free[group] <= wanted:
@@ -75,10 +78,10 @@ class _Dealing:
         if not drawn:
             raise DataError(
                 f"The hold-out '{part.name}' would be empty: no group by {part.by} is as small as {part.share:.3g} of "
-                f"{len(self.candidates):,} samples. Raise its share, or hold out by another rule."
+                f"{len(pool):,} samples. Raise its share, or hold out by another rule."
             )
         of_drawn = [i for i in range(len(self.records)) if groups[i] in drawn]
-        self.held[part.name] = [i for i in of_drawn if i in self.candidates and i not in self.closed]
+        self.held[part.name] = [i for i in of_drawn if i in pool and i not in self.closed]
         self.closed.update(of_drawn)
 
     def _groups(self, by: str) -> list[str]:

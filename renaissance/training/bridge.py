@@ -18,13 +18,15 @@ from renaissance.errors import SpecError
 from renaissance.evaluation.evaluate import SplitScores
 from renaissance.features.frozen import Stores
 from renaissance.progress import Progress
-from renaissance.recipe import Bridge, Recipe
+from renaissance.recipe import Bridge, Optimiser, Recipe
 from renaissance.toolkit.losses import multi_positive_nce
 from renaissance.toolkit.metrics import finite, recalls
 from renaissance.toolkit.pairing import first_of_equal, positives
 from renaissance.toolkit.pooling import one_vector
+from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
 
 READ_AT_ONCE = 256
+WARMUP = 0.05
 
 Item = TypeVar("Item")
 
@@ -34,8 +36,8 @@ class LinearBridge(nn.Module):
 
     def __init__(self, vision: int, text: int, width: int) -> None:
         super().__init__()
-        self.vision = nn.Linear(vision, width, bias=False)
-        self.text = nn.Linear(text, width, bias=False)
+        self.vision = nn.Linear(vision, width)
+        self.text = nn.Linear(text, width)
         self.log_scale = nn.Parameter(torch.tensor(0.07).log().neg())
 
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ def _parts(items: Sequence[Item]) -> list[Sequence[Item]]:
 
 
 def _fit(options: Bridge, recipe: Recipe, records: Sequence[Record], table: _Table, progress: Progress) -> LinearBridge:
-    """Fit with InfoNCE, AdamW and cosine decay, on the captions that the model itself saw in each epoch."""
+    """Fit with InfoNCE, AdamW, warm-up and cosine decay, on the captions that the model saw in each epoch."""
     plan = BatchPlan(count=len(records), batch_size=min(options.batch_size, len(records)), seed=recipe.seed)
     steps = options.epochs * plan.steps_per_epoch
     with torch.random.fork_rng(devices=[]):
@@ -96,16 +98,15 @@ def _fit(options: Bridge, recipe: Recipe, records: Sequence[Record], table: _Tab
         bridge = LinearBridge(
             table.images(records[:1]).shape[1], table.captions(records[0].captions[:1]).shape[1], options.width
         )
-    optimiser = torch.optim.AdamW(bridge.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimiser = make_optimiser(bridge, Optimiser(lr=options.lr, weight_decay=options.weight_decay))
     for part in progress.track(plan.batches(0, steps), steps, "Linear bridge"):
+        set_learning_rate(optimiser, factor(part.step, steps, int(WARMUP * steps), "cosine"))
         chosen = [records[index] for index in part.indices]
         captions = [chosen_caption(record, recipe.seed, part.epoch) for record in chosen]
         loss = _loss(bridge, chosen, captions, table)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        schedule.step()
     return bridge.eval()
 
 

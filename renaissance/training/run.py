@@ -232,7 +232,7 @@ class _Job:
 
     def _trackers(self, folder: Path, accelerator: Accelerator) -> None:
         if self.recipe.trackers:
-            accelerator.project_configuration.set_directories(str(folder))
+            accelerator.project_configuration.logging_dir = str(folder)
             accelerator.init_trackers("renaissance", config={"name": self.recipe.name, "seed": self.recipe.seed})
 
     # --- the work -----------------------------------------------------------------------------------------------

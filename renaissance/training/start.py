@@ -13,10 +13,12 @@ from renaissance.assemble import Assembly, assemble, build_tasks
 from renaissance.container import load
 from renaissance.errors import SpecError
 from renaissance.hub import download
+from renaissance.manifest import model_in
 from renaissance.recipe import Recipe, SavedStart, Surgery
 from renaissance.registry import Registry
 from renaissance.resolve import Plan, TaskPlan, resolve
 from renaissance.spec import shown
+from renaissance.trust import trusted
 
 
 def task_options(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
@@ -80,7 +82,8 @@ def check_trainable(plan: Plan, recipe: Recipe) -> None:
 def _operated(
     recipe: Recipe, saved: SavedStart, options: Mapping[str, Mapping[str, Any]], registry: Registry
 ) -> tuple[Assembly, dict[str, list[str]]]:
-    assembly = load(model_folder(saved.model), registry=registry)
+    folder, ours = _saved_folder(saved.model)
+    assembly = load(folder, registry=registry if ours else trusted(folder, saved.trust, registry))
     plan = resolve(assembly.plan.spec, options, registry=registry)
     plan = replace(plan, tasks=_kept_options(plan.tasks, assembly.plan.tasks, options))
     check_trainable(plan, recipe)
@@ -129,16 +132,14 @@ def _check_declared(surgery: Surgery, old: Assembly, plan: Plan) -> None:
         if real != set(declared):
             names = ", ".join(sorted(real))
             raise SpecError(
-                f"What changes in the saved model is not declared; write 'surgery: {{{what}: [{names}]}}' under 'start'."
+                f"What changes in the saved model is not declared; write 'surgery: {{{what}: [{names}]}}' in 'start'."
             )
 
 
-def model_folder(name: str) -> Path:
-    """Return the folder of a saved model: a model folder, a run folder, or a repository's snapshot."""
-    folder = Path(name).expanduser()
-    if (folder / "model" / "config.json").is_file():
-        return folder / "model"
-    if folder.exists() or name.startswith((".", "/", "~")):
-        return folder
+def _saved_folder(name: str) -> tuple[Path, bool]:
+    """Return the folder of a saved model, and whether it is the user's own or a download of the Hub."""
+    place = Path(name).expanduser()
+    if place.exists() or name.startswith((".", "/", "~")):
+        return model_in(place), True
     repository, _, commit = name.partition("@")
-    return download(repository, revision=commit or None)
+    return download(repository, revision=commit or None), False

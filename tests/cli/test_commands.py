@@ -98,7 +98,7 @@ def test_show_says_what_is_known_at_build_only(cli: Cli) -> None:
 def test_show_hides_the_options_that_the_name_fills(cli: Cli) -> None:
     (shown,) = cli("show", "timm:resnet18", "--json").json()["components"]
     assert "model" not in shown["options"]
-    assert shown["options"]["image_size"]["type"] == "integer, above 0 or null"
+    assert shown["options"]["image_size"]["type"] == "integer, above 0, or null"
 
 
 @pytest.mark.parametrize("name", ["lxmert", "itm", "dual"])

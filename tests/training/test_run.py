@@ -201,11 +201,15 @@ def test_the_untrained_model_is_measured_when_asked(tiny_recipe: Recipes, tmp_pa
     assert '"validation/retrieval/R@1"' in lines
 
 
-def test_a_tracker_writes(tiny_recipe: Recipes, tmp_path: Path) -> None:
+def test_a_tracker_writes_into_the_run_folder_alone(
+    tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     run(tiny_recipe(trackers=["tensorboard"]), out=tmp_path / "run")
     events = list((tmp_path / "run").rglob("events.out.tfevents.*"))
     assert events
-    assert sum(len(path.read_bytes()) for path in events) > 100
+    assert list((tmp_path / "elsewhere").iterdir()) == []
     assert b"loss/mlm" in b"".join(path.read_bytes() for path in events)
 
 
@@ -417,6 +421,7 @@ def test_two_micro_batches_are_nearly_the_whole_batch(tiny_recipe: Recipes, tmp_
     def trained(name: str, accumulation: int) -> dict[str, Tensor]:
         recipe = tiny_recipe(
             tasks={"mlm": {}, "itm": {"weight": 0.0}},
+            evaluation={},
             batch={"size": 8, "accumulation": accumulation}, budget={"steps": 3}, optimiser={"lr": 1e-4},
         )  # fmt: skip
         run(recipe, out=tmp_path / name)
