@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -57,11 +58,11 @@ def run(
     """Train, evaluate and save what a recipe says; then load the model back and measure it again."""
     with quiet():
         import renaissance
-        from renaissance.progress import Bars, closing
+        from renaissance.progress import Bars, Silent, closing
         from renaissance.training.run import as_recipe
 
         chosen = changed(as_recipe(recipe, data=data, seed=seed), set_ or (), on_bad_sample)
-        with closing(Bars()) as progress:
+        with closing(Bars() if _is_main_process() else Silent()) as progress:
             done = renaissance.run(chosen, out=out, resume=resume, progress=progress)
             if not _is_main_process():
                 return
@@ -142,9 +143,8 @@ def _device() -> Any:
 
 
 def _is_main_process() -> bool:
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    """Whether this process is to report; torchrun numbers those that it starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _report(done: Run, checked: dict[str, Any], verbose: bool) -> None:

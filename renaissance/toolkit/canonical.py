@@ -18,7 +18,7 @@ from torch import Tensor
 from renaissance.api import Backbone, Features, TextInput, VisionInput
 
 IMAGES_A_CALL = 8
-TEXTS_A_CALL = 16
+TEXTS_A_CALL = 8
 BUCKET_TOKENS = 8
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from renaissance.data.load import load_data
 from renaissance.data.loader import loader
 from renaissance.data.records import DataSet, Record
 from renaissance.data.sampling import BatchPlan
-from renaissance.errors import DataError, SpecError
+from renaissance.errors import DataError, MissingPackageError, SpecError
 from renaissance.evaluation.evaluate import SplitScores, evaluate_split, usable
 from renaissance.features.frozen import Stores, frozen_stores
 from renaissance.progress import Progress, Silent
@@ -188,6 +189,9 @@ class _Job:
         return DataSet(tuple(train_records), tuple(validation_records), splits, loaded.facts, tuple(skipped))
 
     def _accelerator(self, assembly: Assembly) -> Accelerator:
+        for tracker in self.recipe.trackers:
+            if importlib.util.find_spec(tracker) is None:
+                raise MissingPackageError(f"The tracker '{tracker}' is not installed. Try: pip install {tracker}")
         outputs = {output for name in self.recipe.tasks for output in assembly.plan.tasks[name].entry.outputs}
         unused = "pooled" not in outputs and bool(assembly.encoder.outputs)
         return Accelerator(

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from renaissance.api import Batch as ApiBatch
+from renaissance.api import Features, ModelFacts, TextInput
+from renaissance.builtin.itc import MAX_SCALE, ImageTextContrast
+from renaissance.builtin.task_entries import ItcOptions
+
+WIDTH = 6
+
+
+def facts(*, shared: bool = True) -> ModelFacts:
+    return ModelFacts(vision=WIDTH, text=WIDTH, joint=None, fused_text=None, shared_space=shared, tokenizer=None)
+
+
+class Encoded:
+    """Vectors given in place of a model's."""
+
+    def __init__(self, vision: Tensor, text: Tensor) -> None:
+        self.vision = Features(vision.unsqueeze(1), torch.ones(len(vision), 1, dtype=torch.bool))
+        self.text = Features(text.unsqueeze(1), torch.ones(len(text), 1, dtype=torch.bool))
+
+    def represent(self, features: Features, modality: str) -> Tensor:
+        return features.tokens[:, 0]
+
+
+def batch(caption_keys: list[list[int]], text_keys: list[int]) -> ApiBatch:
+    texts = TextInput(
+        torch.zeros(len(text_keys), 1, dtype=torch.int64), torch.ones(len(text_keys), 1, dtype=torch.bool)
+    )
+    empty = torch.zeros(0, dtype=torch.int64)
+    return ApiBatch(
+        None, texts, empty.view(0, 2), empty, empty, empty, torch.tensor(caption_keys), torch.tensor(text_keys)
+    )  # fmt: skip
+
+
+def lost(vision: Tensor, text: Tensor, keys: Any, *, temperature: float = 1.0) -> Any:
+    task = ImageTextContrast(ItcOptions(temperature=temperature), model=facts())
+    encoded: Any = Encoded(vision, text)
+    return task.loss(encoded, None, None, keys)
+
+
+def test_equal_vectors_lose_the_logarithm_of_the_batch() -> None:
+    result = lost(torch.ones(4, WIDTH), torch.ones(4, WIDTH), batch([[1], [2], [3], [4]], [1, 2, 3, 4]))
+    assert int(result.count) == 8
+    assert float(result.sum.detach()) == pytest.approx(8 * math.log(4), rel=1e-5)
+
+
+def test_perfect_vectors_lose_almost_nothing() -> None:
+    vectors = torch.eye(WIDTH)
+    keys = batch([[i] for i in range(1, 7)], [1, 2, 3, 4, 5, 6])
+    assert float(lost(vectors, vectors, keys, temperature=0.02).sum.detach()) < 1e-6
+    assert float(lost(vectors, -vectors, keys, temperature=0.02).sum.detach()) > 100
+
+
+def test_two_pairs_have_the_closed_form() -> None:
+    vectors = torch.eye(WIDTH)[:2]
+    result = lost(vectors, vectors, batch([[1], [2]], [1, 2]), temperature=0.5)
+    assert float(result.sum.detach()) == pytest.approx(4 * math.log(1 + math.exp(-2.0)), rel=1e-5)
+
+
+def test_every_caption_of_an_image_is_a_positive() -> None:
+    vision = torch.eye(WIDTH)[:2]
+    text = torch.eye(WIDTH)[[0, 0, 1]]
+    result = lost(vision, text, batch([[1, 2], [3, 0]], [1, 2, 3]), temperature=1.0)
+    row = torch.tensor([1.0, 1.0, 0.0])
+    first = float(torch.logsumexp(row, 0)) - 1.0
+    second = float(torch.logsumexp(torch.tensor([0.0, 0.0, 1.0]), 0)) - 1.0
+    column = float(torch.logsumexp(torch.tensor([1.0, 0.0]), 0)) - 1.0
+    assert float(result.sum.detach()) == pytest.approx(first + second + 3 * column, rel=1e-5)
+    assert int(result.count) == 5
+
+
+def test_a_caption_that_two_images_share_is_a_positive_of_both() -> None:
+    result = lost(torch.eye(WIDTH)[:2], torch.eye(WIDTH)[:1], batch([[1], [1]], [1]))
+    # one candidate text: no loss by image; both images are positives of it by text
+    by_text = float(torch.logsumexp(torch.tensor([1.0, 0.0]), 0)) - 0.5
+    assert float(result.sum.detach()) == pytest.approx(by_text, rel=1e-5)
+
+
+def test_an_equal_caption_counts_once() -> None:
+    vision, text = torch.randn(2, WIDTH), torch.randn(2, WIDTH)
+    once = lost(vision, text, batch([[1], [2]], [1, 2]))
+    twice = lost(vision, text[[0, 1, 0]], batch([[1], [2]], [1, 2, 1]))
+    torch.testing.assert_close(twice.sum, once.sum)
+    assert int(twice.count) == int(once.count) == 4
+
+
+def test_the_similarities_of_images_to_texts_are_published_without_gradient() -> None:
+    vision = torch.randn(3, WIDTH, requires_grad=True)
+    published = lost(vision, torch.randn(2, WIDTH), batch([[1], [2], [2]], [1, 2])).published["similarity"]
+    assert published.shape == (3, 2)
+    assert not published.requires_grad
+
+
+def test_embeddings_are_unit_vectors() -> None:
+    task = ImageTextContrast(ItcOptions(width=5), model=facts(shared=False)).eval()
+    for modality in ("vision", "text"):
+        vectors = task.embed(torch.randn(4, WIDTH) * 50, modality)  # type: ignore[arg-type]  # of two literals
+        assert vectors.shape == (4, 5)
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(4))
+
+
+def test_a_shared_space_is_used_as_it_is() -> None:
+    task = ImageTextContrast(ItcOptions(), model=facts())
+    assert [name for name, _ in task.named_parameters()] == ["log_scale"]
+
+
+def test_the_temperature_starts_where_it_is_told_and_is_bounded() -> None:
+    task = ImageTextContrast(ItcOptions(temperature=0.05), model=facts())
+    assert float(task.log_scale.detach().exp()) == pytest.approx(20.0, rel=1e-5)
+    encoded: Any = Encoded(torch.eye(WIDTH), torch.eye(WIDTH))
+    task.log_scale.data.fill_(50.0)
+    result = task.loss(encoded, None, None, batch([[i] for i in range(1, 7)], [1, 2, 3, 4, 5, 6]))
+    assert float(result.metrics["temperature"][0]) == pytest.approx(1 / MAX_SCALE, rel=1e-5)
+    assert torch.isfinite(result.sum)
+
+
+def test_the_temperature_is_learned() -> None:
+    task = ImageTextContrast(ItcOptions(temperature=1.0), model=facts())
+    encoded: Any = Encoded(torch.eye(WIDTH), torch.eye(WIDTH))
+    keys = batch([[i] for i in range(1, 7)], [1, 2, 3, 4, 5, 6])
+    task.loss(encoded, None, None, keys).sum.backward()
+    assert task.log_scale.grad is not None
+    assert float(task.log_scale.grad) < 0  # a sharper softmax loses less on perfect vectors

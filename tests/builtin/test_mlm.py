@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from renaissance.api import Features, Joint, ModelFacts, Pairs, TokenizerFacts
+from renaissance.builtin.mlm import IGNORED, MaskedLanguageModelling, mask_tokens
+from renaissance.builtin.task_entries import MlmOptions
+from renaissance.errors import SpecError
+from renaissance.training.train_step import TrainStep
+
+FACTS = TokenizerFacts(vocabulary=1000, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4), max_tokens=64)
+OPTIONS = MlmOptions()
+
+
+def captions(count: int = 4000, length: int = 20) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (ids, mask, seeds) of captions that begin with 2, end with 3 and are padded with 0."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 1000, (count, length), generator=generator)
+    lengths = torch.randint(3, length + 1, (count, 1), generator=generator)
+    places = torch.arange(length)
+    ids[:, 0] = 2
+    ids = torch.where(places == lengths - 1, 3, ids).masked_fill(places >= lengths, 0)
+    return ids, places < lengths, torch.arange(count) * 7
+
+
+def task(at_least_one: bool = False, width: int = 16) -> MaskedLanguageModelling:
+    facts = ModelFacts(
+        vision=8, text=8, joint=16, fused_text=width, shared_space=False, tokenizer=FACTS
+    )  # fmt: skip
+    return MaskedLanguageModelling(MlmOptions(at_least_one=at_least_one), model=facts)
+
+
+def lost(built: MaskedLanguageModelling, tokens: Tensor, labels: Tensor) -> Any:
+    features = Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+    pairs = Pairs(
+        features, features, torch.zeros(len(tokens), 2, dtype=torch.int64), frozenset({"text"}), targets=labels
+    )
+    nothing: Any = None
+    return built.loss(nothing, Joint(text=features), pairs, nothing)
+
+
+def test_fifteen_percent_of_the_tokens_are_chosen_80_10_10() -> None:
+    ids, mask, seeds = captions()
+    masked, labels = mask_tokens(ids, mask, seeds, FACTS, OPTIONS)
+    chosen = labels != IGNORED
+    words = mask & (ids > 4)
+    assert abs(float(chosen.sum() / words.sum()) - 0.15) < 0.005
+    became_mask = (masked[chosen] == 4).double().mean()
+    stayed = (masked[chosen] == ids[chosen]).double().mean()
+    assert abs(float(became_mask) - 0.8) < 0.02
+    assert abs(float(stayed) - 0.1) < 0.02
+    drawn = masked[chosen & (masked != ids) & (masked != 4)]
+    assert abs(len(drawn) / int(chosen.sum()) - 0.1) < 0.02
+    assert len(drawn.unique()) > 100
+
+
+def test_special_and_padding_tokens_are_never_chosen_and_the_rest_is_unchanged() -> None:
+    ids, mask, seeds = captions()
+    masked, labels = mask_tokens(ids, mask, seeds, FACTS, MlmOptions(probability=1.0))
+    chosen = labels != IGNORED
+    assert torch.equal(chosen, mask & (ids > 4))
+    assert torch.equal(masked[~chosen], ids[~chosen])
+    assert torch.equal(labels[chosen], ids[chosen])
+
+
+def test_what_is_masked_is_a_function_of_the_seed_alone() -> None:
+    ids, mask, seeds = captions(12)
+    whole = mask_tokens(ids, mask, seeds, FACTS, OPTIONS)
+    order = torch.randperm(12)
+    shuffled = mask_tokens(ids[order], mask[order], seeds[order], FACTS, OPTIONS)
+    wider = mask_tokens(F.pad(ids, (0, 5)), F.pad(mask, (0, 5)), seeds, FACTS, OPTIONS)
+    other = mask_tokens(ids, mask, seeds + 1, FACTS, OPTIONS)
+    for place in range(2):
+        assert torch.equal(whole[place][order], shuffled[place])
+        assert torch.equal(wider[place][:, :20], whole[place])
+        assert not torch.equal(other[place], whole[place])
+
+
+@given(seed=st.integers(0, 2**62), probability=st.floats(0.01, 0.3))
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_at_least_one_token_is_chosen_where_that_is_asked_and_one_can_be(seed: int, probability: float) -> None:
+    ids, mask, seeds = captions(20, 5)
+    found = mask_tokens(ids, mask, seeds + seed, FACTS, MlmOptions(probability=probability, at_least_one=True))[1]
+    assert torch.equal((found != IGNORED).any(1), (mask & (ids > 4)).any(1))
+    without = mask_tokens(ids, mask, seeds + seed, FACTS, MlmOptions(probability=probability))[1]
+    assert bool(((without == IGNORED) | (without == found)).all())
+
+
+def test_the_head_at_masked_positions_is_the_whole_head_there() -> None:
+    built = task()
+    tokens = torch.randn(3, 7, 16)
+    labels = torch.full((3, 7), IGNORED)
+    labels[0, 2], labels[2, 5], labels[2, 6] = 11, 12, 999
+    result = lost(built, tokens, labels)
+    logits = built.decoder(built.head(tokens))
+    whole = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    torch.testing.assert_close(result.sum, whole)
+    assert int(result.count) == 3
+
+
+def test_no_masked_token_gives_no_loss_and_no_count_and_a_backward_pass() -> None:
+    built = task()
+    tokens = torch.randn(2, 3, 16, requires_grad=True)
+    result = lost(built, tokens, torch.full((2, 3), IGNORED))
+    assert (float(result.sum.detach()), int(result.count)) == (0.0, 0)
+    result.sum.backward()
+    assert tokens.grad is not None
+    assert float(tokens.grad.abs().sum()) == 0
+    assert built.decoder.weight.grad is not None
+
+
+def test_a_head_that_knows_nothing_loses_the_logarithm_of_the_vocabulary() -> None:
+    built = task()
+    torch.nn.init.zeros_(built.decoder.weight)
+    labels = torch.full((2, 3), IGNORED)
+    labels[:, 1] = 17
+    result = lost(built, torch.randn(2, 3, 16), labels)
+    assert float(result.sum.detach() / result.count) == pytest.approx(math.log(1000), rel=1e-5)
+
+
+def test_a_tokenizer_without_a_mask_token_is_refused() -> None:
+    facts = TokenizerFacts(vocabulary=10, pad_id=0, mask_id=None, special_ids=(0,), max_tokens=8)
+    model = ModelFacts(vision=8, text=8, joint=8, fused_text=8, shared_space=False, tokenizer=facts)
+    with pytest.raises(SpecError, match="needs a tokenizer with a mask token"):
+        MaskedLanguageModelling(OPTIONS, model=model)
+
+
+def test_padding_to_a_longer_text_changes_no_loss(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
+    model = tiny_model(("mlm",)).eval()
+    step = TrainStep(model, {"mlm": 1.0})
+    long = (*(("a cup", "x"), ("a dog", "y"), ("a tree", "z")), (" ".join(["a small red cup"] * 6), "w"))
+    whole = model.tasks["mlm"]
+    short_batch, long_batch = tiny_batch(model, 3, captions=long), tiny_batch(model, 4, captions=long)
+    assert long_batch.texts.token_ids.shape[1] > short_batch.texts.token_ids.shape[1]
+    _, labels = whole._masked(short_batch)
+    _, wider = whole._masked(long_batch)
+    assert torch.equal(wider[:3, : labels.shape[1]], labels)
+    assert torch.isfinite(step(long_batch).loss)

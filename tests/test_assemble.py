@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from renaissance.api import Capabilities
+from renaissance.assemble import assemble
+from renaissance.errors import SpecError
+from renaissance.resolve import resolve
+
+
+def test_another_fusion_head_leaves_the_weights_of_the_towers_as_they_were(tiny_model: Callable[..., Any]) -> None:
+    first, second = tiny_model(("itc",)), tiny_model(("itc",), fusion="co-attention")
+    for tower in ("vision", "text"):
+        one, two = getattr(first.encoder, tower).state_dict(), getattr(second.encoder, tower).state_dict()
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert torch.equal(first.tasks["itc"].vision_projection.weight, second.tasks["itc"].vision_projection.weight)
+
+
+def test_a_seed_decides_every_weight(tiny_model: Callable[..., Any]) -> None:
+    first, again, other = (tiny_model(seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    drawn = [name for name, value in first.items() if value.is_floating_point() and value.float().std() > 0]
+    assert [name for name in drawn if torch.equal(first[name], other[name])] == []
+
+
+def test_building_leaves_the_global_generator_as_it_was(tiny_model: Callable[..., Any]) -> None:
+    before = torch.get_rng_state()
+    tiny_model()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_tasks_that_need_no_two_images_add_no_parameters_for_slots(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model()
+    assert model.encoder.slots is None
+    assert not [name for name in model.state_dict() if "slots" in name]
+
+
+def test_a_plan_is_kept_with_the_model(tiny_model: Callable[..., Any], tiny_spec: Callable[..., str]) -> None:
+    model = tiny_model(("mlm", "itm"))
+    assert model.plan.spec == resolve(tiny_spec(), ("mlm", "itm")).spec
+    assert list(model.tasks) == ["mlm", "itm"]
+
+
+def test_a_backbone_that_is_not_what_it_said_is_refused(tiny_spec: Callable[..., str]) -> None:
+    plan = resolve(tiny_spec(), ("itm",))
+    wrong = replace(plan, vision=replace(plan.vision, facts=Capabilities(width=48)))
+    with pytest.raises(SpecError, match="'tiny-vit' says that its width is 48, and built it is 32"):
+        assemble(wrong)
+
+
+@pytest.mark.parametrize("fusion", ["lxmert", "co-attention", "dual"])
+def test_every_fusion_head_is_assembled_with_the_tasks_that_it_can_serve(
+    fusion: str, tiny_model: Callable[..., Any]
+) -> None:
+    tasks = ("itc", "retrieval") if fusion == "dual" else ("mlm", "itm", "itc", "retrieval")
+    assert set(tiny_model(tasks, fusion=fusion).tasks) == set(tasks)
