@@ -18,13 +18,14 @@ def test_another_fusion_head_leaves_the_weights_of_the_towers_as_they_were(tiny_
     for tower in ("vision", "text"):
         one, two = getattr(first.encoder, tower).state_dict(), getattr(second.encoder, tower).state_dict()
         assert all(torch.equal(value, two[name]) for name, value in one.items())
-    assert torch.equal(first.tasks["itc"].vision_projection.weight, second.tasks["itc"].vision_projection.weight)
+    heads = first.tasks["itc"].state_dict(), second.tasks["itc"].state_dict()
+    assert all(torch.equal(value, heads[1][name]) for name, value in heads[0].items())
 
 
 def test_a_seed_decides_every_weight(tiny_model: Callable[..., Any]) -> None:
     first, again, other = (tiny_model(seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
-    drawn = [name for name, value in first.items() if value.is_floating_point() and value.float().std() > 0]
+    drawn = [name for name, value in first.items() if value.is_floating_point() and value.unique().numel() > 1]
     assert [name for name in drawn if torch.equal(first[name], other[name])] == []
 
 

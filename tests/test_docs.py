@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import renaissance
 from renaissance import errors
 from renaissance.api import Entry
 from renaissance.cli import main
@@ -261,6 +262,12 @@ def test_the_tables_of_a_page_are_those_of_the_code(page: Path) -> None:
         page.write_text(fresh)
     else:
         assert text == fresh, "run this test with RENAISSANCE_UPDATE_DOCS=1 to write the tables anew"
+
+
+def test_all_places_give_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = parse_yaml((ROOT / "CITATION.cff").read_bytes(), what="CITATION.cff")
+    assert {project["version"], citation["version"]} == {renaissance.__version__}
 
 
 def test_every_error_class_stands_in_the_table_with_its_exit_code() -> None:

@@ -12,7 +12,7 @@ import typer
 from renaissance.cli.output import JsonFlag, note, print_facts, print_json
 from renaissance.cli.quiet import quiet
 from renaissance.errors import ModelFileError, SpecError
-from renaissance.recipe import ImagesData, Recipe, parse_yaml, validate_recipe
+from renaissance.recipe import ImagesData, Recipe, load_recipe, parse_yaml, validate_recipe
 from renaissance.spec import shown
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Train, evaluate and save what a recipe says; then load the model back and measure it again."""
+    if recipe.endswith((".yaml", ".yml")):
+        changed(load_recipe(Path(recipe)), set_ or (), on_bad_sample)  # faults show before torch is imported
     with quiet():
         import renaissance
         from renaissance.progress import Bars, Silent, closing

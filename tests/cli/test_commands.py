@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -242,6 +243,18 @@ def test_commands_that_describe_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stderr.strip() == f"{[0] * len(commands)} []"
+
+
+def test_a_wrong_recipe_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("start: vit-base + bert-base\ntask: {itm: {}}\n")
+    code = (
+        "import sys\nfrom renaissance.cli import main\n"
+        f"code = main(['run', {str(tmp_path / 'typo.yaml')!r}])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "2 False\n"
+    assert "Did you mean 'tasks'?" in done.stderr
 
 
 def test_a_broken_pipe_is_quiet() -> None:
