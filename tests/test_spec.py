@@ -34,7 +34,7 @@ def with_stop(value: Any) -> dict[str, Any]:
     }
 
 
-HOSTILE = {
+HOSTILE: dict[str, Any] = {
     "nothing": None,
     "a list": [],
     "no architecture": {},

@@ -12,7 +12,8 @@ import typer
 from renaissance.cli.output import JsonFlag, note, print_facts, print_json
 from renaissance.cli.quiet import quiet
 from renaissance.errors import ModelFileError, SpecError
-from renaissance.recipe import ImagesData, Recipe, load_recipe, parse_yaml, validate_recipe
+from renaissance.recipe import ImagesData, Recipe, SavedStart, load_recipe, parse_yaml, validate_recipe
+from renaissance.resolve import resolve
 from renaissance.spec import shown
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(
 ) -> None:
     """Train, evaluate and save what a recipe says; then load the model back and measure it again."""
     if recipe.endswith((".yaml", ".yml")):
-        changed(load_recipe(Path(recipe)), set_ or (), on_bad_sample)  # faults show before torch is imported
+        _check_early(Path(recipe), () if data else set_ or ())
     with quiet():
         import renaissance
         from renaissance.progress import Bars, Silent, closing
@@ -73,6 +74,14 @@ def run(
         print_json({"folder": str(done.folder), "model": str(done.model_folder), "loaded_back": checked, **done.scores})
     else:
         _report(done, checked, verbose)
+
+
+def _check_early(path: Path, changes: Sequence[str]) -> None:
+    """Show the faults of a recipe before torch is imported, which takes seconds."""
+    recipe = changed(load_recipe(path), changes, None)
+    if not isinstance(recipe.start, SavedStart):
+        trained = {name: use.options for name, use in recipe.tasks.items()}
+        resolve(recipe.start, {**recipe.evaluation.tasks, **trained})
 
 
 def changed(recipe: Recipe, changes: Sequence[str], on_bad_sample: str | None) -> Recipe:

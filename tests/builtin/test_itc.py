@@ -100,7 +100,8 @@ def test_the_similarities_of_images_to_texts_are_published_without_gradient() ->
 
 
 def test_embeddings_are_unit_vectors() -> None:
-    task = ImageTextContrast(ItcOptions(width=5), model=facts(shared=False)).eval()
+    options = ItcOptions(width=5, vision_projection="residual", hidden=9, dropout=0.1, feature_dropout=0.1)
+    task = ImageTextContrast(options, model=facts(shared=False)).eval()
     for modality in ("vision", "text"):
         vectors = task.embed(torch.randn(4, WIDTH) * 50, modality)  # type: ignore[arg-type]  # of two literals
         assert vectors.shape == (4, 5)

@@ -72,6 +72,13 @@ def test_special_and_padding_tokens_are_never_chosen_and_the_rest_is_unchanged()
     assert torch.equal(labels[chosen], ids[chosen])
 
 
+def test_what_is_no_part_of_the_text_is_never_chosen_whatever_stands_there() -> None:
+    ids, mask, seeds = captions()
+    filled = ids.masked_fill(~mask, 77)
+    labels = mask_tokens(filled, mask, seeds, FACTS, MlmOptions(probability=1.0, at_least_one=True))[1]
+    assert not bool((labels[~mask] != IGNORED).any())
+
+
 def test_what_is_masked_is_a_function_of_the_seed_alone() -> None:
     ids, mask, seeds = captions(12)
     whole = mask_tokens(ids, mask, seeds, FACTS, OPTIONS)

@@ -246,7 +246,7 @@ def test_commands_that_describe_import_no_torch() -> None:
 
 
 def test_a_wrong_recipe_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "typo.yaml").write_text("start: vit-base + bert-base\ntask: {itm: {}}\n")
+    (tmp_path / "typo.yaml").write_text("start: vit-base + bert-bse\ntasks: {itm: {}}\n")
     code = (
         "import sys\nfrom renaissance.cli import main\n"
         f"code = main(['run', {str(tmp_path / 'typo.yaml')!r}])\n"
@@ -254,7 +254,7 @@ def test_a_wrong_recipe_is_refused_before_torch_is_imported(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "2 False\n"
-    assert "Did you mean 'tasks'?" in done.stderr
+    assert "Did you mean 'bert-base'?" in done.stderr
 
 
 def test_a_broken_pipe_is_quiet() -> None:

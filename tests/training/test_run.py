@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,10 +16,21 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from renaissance.api import TaskEntry, hookimpl
+from renaissance.builtin.task_entries import ItmOptions
 from renaissance.container import load
-from renaissance.errors import CheckpointError, DataError, NonFiniteError, OutputError, SampleError, SpecError
+from renaissance.errors import (
+    CheckpointError,
+    DataError,
+    NonFiniteError,
+    OutputError,
+    RenaissanceError,
+    SampleError,
+    SpecError,
+)
 from renaissance.evaluation.evaluate import evaluate
 from renaissance.recipe import load_recipe, validate_recipe
+from renaissance.registry import Plugin, Registry
 from renaissance.training import loop
 from renaissance.training.checkpoint import newest_checkpoint
 from renaissance.training.run import as_recipe, run
@@ -312,6 +325,38 @@ def test_what_is_trained_on_a_task_that_cannot_be_measured_is_saved(tiny_recipe:
     done = run(tiny_recipe(tasks={"mlm": {}}, evaluation={}, budget={"steps": 2}), out=tmp_path / "run")
     assert done.scores["scores"] == []
     assert load(done.model_folder).plan.tasks.keys() == {"mlm"}
+
+
+def test_a_task_of_a_plugin_is_trained_under_its_qualified_name(tiny_recipe: Recipes, tmp_path: Path) -> None:
+    entry = TaskEntry(
+        name="other", summary="", factory="renaissance.builtin.itm:ImageTextMatching", options=ItmOptions,
+        outputs=frozenset({"pooled"}), evaluates=False,
+    )  # fmt: skip
+    module = ModuleType("plugin_of_test_run")
+    module.register_tasks = hookimpl(lambda: [entry])  # type: ignore[attr-defined]  # a module made here
+    sys.modules[module.__name__] = module
+    registry = Registry([Plugin("third", module.__name__, "renaissance-plugin-third", "1")])
+    for name in ("other", "third:other"):
+        recipe = tiny_recipe(tasks={name: {}, "itm": {}}, evaluation={"untrained": False}, budget={"steps": 2})
+        folder = run(recipe, out=tmp_path / name[:5], registry=registry).folder
+        assert set(json.loads((folder / "model" / "config.json").read_text())["tasks"]) == {"third:other", "itm"}
+        assert "loss/other" in (folder / "metrics.jsonl").read_text()
+
+
+def test_reranking_without_matching_is_refused_before_the_training(tiny_recipe: Recipes, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tasks={"itc": {}}, evaluation={"untrained": False, "tasks": {"retrieval": {"rerank": 3}}})
+    with pytest.raises(RenaissanceError, match="itm"):
+        run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_from_stored_features_gives_the_same_weights_and_scores(
+    tiny_recipe: Recipes, tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    frozen = tiny_recipe(start=tiny_spec("frozen both"))
+    plain, stored = run(frozen, out=tmp_path / "plain"), run({**frozen, "store": True}, out=tmp_path / "stored")
+    assert same(weights(plain.folder), weights(stored.folder))
+    assert plain.scores["scores"] == stored.scores["scores"]
 
 
 def test_two_runs_of_different_precision_follow_each_other(tiny_recipe: Recipes, tmp_path: Path) -> None:

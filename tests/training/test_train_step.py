@@ -29,7 +29,7 @@ from renaissance.recipe import Optimiser
 from renaissance.registry import Plugin, Registry
 from renaissance.toolkit.pairing import positives
 from renaissance.training.optimiser import make_optimiser
-from renaissance.training.train_step import TrainStep
+from renaissance.training.train_step import EncodedBatch, TrainStep
 
 # --- a throw-away plugin: this module itself --------------------------------------------------------------------------
 
@@ -89,10 +89,10 @@ class TwoImages(nn.Module):
 
 @hookimpl
 def register_tasks() -> list[TaskEntry]:
-    pooled = frozenset({"pooled"})
+    facts: dict[str, Any] = {"summary": "", "outputs": frozenset({"pooled"}), "evaluates": False}
     return [
-        TaskEntry(name="hard", summary="", factory=f"{__name__}:HardNegatives", outputs=pooled, needs=("itc",)),
-        TaskEntry(name="two-images", summary="", factory=f"{__name__}:TwoImages", outputs=pooled, slots=2),
+        TaskEntry(name="hard", factory=f"{__name__}:HardNegatives", needs=("itc",), **facts),
+        TaskEntry(name="two-images", factory=f"{__name__}:TwoImages", slots=2, **facts),
     ]  # fmt: skip
 
 
@@ -132,6 +132,18 @@ def test_three_tasks_cost_one_vision_pass_and_two_text_passes(tiny_model: Callab
     TrainStep(model, {"mlm": 1.0, "itm": 1.0, "itc": 1.0})(tiny_batch(model))
     assert vision == [4]
     assert text == [4, 4]
+
+
+def test_what_several_readers_ask_for_is_encoded_once(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
+    model = tiny_model(("mlm",))
+    batch = tiny_batch(model)
+    vision, text = counted(model.encoder.vision), counted(model.encoder.text)
+    encoded = EncodedBatch(model.encoder, batch, {"mlm": Views(texts=batch.texts, images=batch.images)})
+    assert (vision, text) == ([], [])
+    assert encoded.vision is encoded.vision
+    assert encoded.text is encoded.text
+    assert encoded.view("mlm") is encoded.view("mlm")
+    assert (vision, text) == ([4, 4], [4, 4])
 
 
 def test_contrast_alone_costs_one_pass_of_each(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:

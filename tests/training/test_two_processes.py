@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,11 +135,3 @@ def test_the_gradient_of_what_is_gathered_is_the_sum_over_processes(results: Any
     rows = torch.arange(5.0).unsqueeze(1) * 2  # both processes weigh row i with i
     assert torch.equal(ranks[0]["gathered"]["gradient"], rows[:2].expand(2, 3))
     assert torch.equal(ranks[1]["gathered"]["gradient"], rows[2:].expand(3, 2))
-
-
-def test_one_process_alone_gathers_nothing(tmp_path: Path) -> None:
-    tensor = torch.ones(2, 3, requires_grad=True)
-    assert gather(tensor) is tensor
-    assert offset(2, tensor.device) == 0
-    assert torch.equal(total(tensor), tensor)
-    assert not total(tensor).requires_grad
