@@ -109,7 +109,6 @@ class FusionHeadEntry(Entry):
 
     outputs: frozenset[Output] = frozenset({"vision", "text", "pooled"})
     shared_space: bool = False
-    tower_layers: int = 0
     check: Callable[[Any], None] = lambda options: None
 
 
@@ -122,7 +121,8 @@ class TaskEntry(Entry):
     outputs: what it reads of a fusion ("pooled", "text", "vision"); empty: it needs no fusion.
     needs: tasks whose published values it reads; they run before it. needs_any: at least one of these must be trained.
     fields: batch targets that it reads. slots: images that one item has. trains: it has a loss.
-    needs_masked_text: it needs a tokenizer with a mask token. needs_negatives: a batch of one pair cannot be used.
+    needs_mask_token: it needs a tokenizer with a mask token. needs_negatives: a batch of one pair cannot be used.
+    check: told the options and the names of all tasks that are trained; raises SpecError where they do not fit.
     """
 
     outputs: frozenset[Output] = frozenset()
@@ -135,6 +135,7 @@ class TaskEntry(Entry):
     evaluates: bool = True
     needs_mask_token: bool = False
     needs_negatives: bool = False
+    check: Callable[[Any, frozenset[str]], None] = lambda options, trained: None
 
 
 # --- what flows through a model -----------------------------------------------------------------------------------
@@ -247,7 +248,6 @@ class ModelFacts:
     fused_text: int | None
     shared_space: bool
     tokenizer: TokenizerFacts | None
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +388,7 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskLoss:
-    """A loss as sum and count, so that it is the same whatever the number of processes and micro-batches.
+    """A loss as sum and count, so that it is the same whatever the number of processes.
 
     published: what later tasks read. metrics: name -> (sum, count), for the log.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,12 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from renaissance.api import SavedBackbone, Weights
-from renaissance.errors import SpecError
+from renaissance.errors import PluginError, SpecError
 from renaissance.models.freezing import freeze, hold_statistics
 from renaissance.models.two_tower import TwoTower, tower_facts
 from renaissance.registry import load_factory
 from renaissance.resolve import Plan, TowerPlan
+from renaissance.toolkit.random import stream_seed
 
 
 class Assembly(nn.Module):
@@ -57,11 +57,20 @@ def assemble(plan: Plan, *, seed: int = 0, saved: Mapping[str, SavedBackbone] | 
 
 
 def build_tasks(plan: Plan, encoder: TwoTower, seed: int, *, empty: bool = False) -> nn.ModuleDict:
-    """Build the heads of a plan's tasks for an encoder; `empty`: on the meta device, to be loaded."""
+    """Build the heads of a plan's tasks for an encoder; `empty`: on the meta device, to be loaded.
+
+    Raises:
+        PluginError: a task is no task: it says that it measures models, and has no `score`.
+    """
     tasks = nn.ModuleDict()
     for name, task in plan.tasks.items():
         with _stream(seed, f"task {name}", empty):
             tasks[name] = load_factory(task.entry)(task.options, model=encoder.facts())
+        if task.entry.evaluates and not callable(getattr(tasks[name], "score", None)):
+            raise PluginError(
+                f"The task '{name}' of the plugin '{task.plugin}' says that it measures models, and has no method 'score'; "
+                "report it to the plugin, or leave the task out."
+            )
     return tasks
 
 
@@ -93,7 +102,6 @@ def _stream(seed: int, part: str, empty: bool) -> Iterator[None]:
         with init_empty_weights(include_buffers=False):
             yield
         return
-    digest = hashlib.blake2b(f"{seed}/{part}".encode(), digest_size=7).digest()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(digest, "little"))
+        torch.manual_seed(stream_seed(seed, part))
         yield

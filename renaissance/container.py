@@ -13,7 +13,6 @@ The same model gives the same bytes. Loading verifies the manifest, downloads no
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
@@ -25,6 +24,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from renaissance.api import API_VERSION, Modality, SavedBackbone
 from renaissance.assemble import Assembly, assemble
+from renaissance.durable import sync_file, sync_folder
 from renaissance.errors import ModelFileError, OutputError, PluginError, RenaissanceError, SpecError
 from renaissance.manifest import (
     AGAIN,
@@ -183,11 +183,11 @@ def _replacing(target: Path) -> Iterator[Path]:
         staging.mkdir()
         yield staging
         for path in (*staging.rglob("*"), staging):
-            _sync(path)
+            (sync_folder if path.is_dir() else sync_file)(path)
         if target.is_dir():
             target.rename(retired)
         staging.rename(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error.strerror or error}). Choose another folder.") from error
     finally:
@@ -195,15 +195,6 @@ def _replacing(target: Path) -> Iterator[Path]:
             retired.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- loading --------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from renaissance.durable import sha256_of
 from renaissance.errors import HubError, ModelFileError, RenaissanceError
 from renaissance.manifest import (
     CONFIG,
@@ -84,11 +85,12 @@ def download(
 ) -> Path:
     """Return the folder of the cache that holds a saved model of the Hub, downloaded where it is not there yet.
 
-    `revision` is a branch, a tag or a commit; a commit that is in the cache makes no request.
+    `revision` is a branch, a tag or a commit; a commit that is in the cache makes no request. The files are verified;
+    what is damaged in the cache is downloaded once more.
 
     Raises:
         HubError: there is no such repository, revision or model, or the Hub cannot be reached or refuses.
-        ModelFileError: the repository's manifest is damaged.
+        ModelFileError: the repository's manifest is damaged, or a file in the cache is and it cannot be fetched again.
     """
     _check_name(repo)
     offline = local_files_only or is_offline_mode()
@@ -99,7 +101,12 @@ def download(
             commit = _retried(lambda: _commit_of(api, repo, revision or MAIN, cache_dir))
         cached = _cached(repo, commit, cache_dir)
         if cached is not None:
-            return cached
+            folder, manifest = cached
+            if offline:
+                verify_files(folder, manifest)
+                return folder
+            if not any(damaged_files(folder, manifest)):
+                return folder
         if offline:
             raise HubError(
                 f"'{repo}' at '{shown(commit)}' is not in the cache, or not wholly. Load it once with a connection, "
@@ -189,17 +196,17 @@ def _commit_of(api: HfApi, repo: str, revision: str, cache_dir: str | Path | Non
     return commit
 
 
-def _cached(repo: str, revision: str, cache_dir: str | Path | None) -> Path | None:
-    """Return the folder of a revision in the cache if all files of its manifest are there."""
+def _cached(repo: str, revision: str, cache_dir: str | Path | None) -> tuple[Path, Manifest] | None:
+    """Return the folder of a revision in the cache, and its manifest, if all files of that are there."""
     found = try_to_load_from_cache(repo, MANIFEST, cache_dir=cache_dir, revision=revision)
     if not isinstance(found, str):
         return None
     folder = Path(found).parent
     try:
-        names = read_manifest(folder).files
+        manifest = read_manifest(folder)
     except ModelFileError:
         return None
-    return folder if all((folder / name).is_file() for name in names) else None
+    return (folder, manifest) if all((folder / name).is_file() for name in manifest.files) else None
 
 
 # --- upload ---------------------------------------------------------------------------------------------------------
@@ -278,8 +285,7 @@ def _is_same(path: Path, there: RepoFile) -> bool:
     if path.stat().st_size != there.size:
         return False
     if there.lfs is not None:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == there.lfs.sha256
+        return sha256_of(path) == there.lfs.sha256
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == there.blob_id
 

@@ -16,6 +16,7 @@ import xxhash
 from pydantic import Field, StringConstraints, ValidationError
 
 from renaissance.api import Modality
+from renaissance.durable import sha256_of
 from renaissance.errors import ModelFileError
 from renaissance.spec import Strict, explain, shown
 
@@ -149,9 +150,9 @@ def _is_intact(path: Path, facts: FileFacts, *, sha256: bool) -> bool:
     try:
         if not path.is_file() or path.stat().st_size != facts.size:
             return False
+        if sha256:
+            return sha256_of(path) == facts.sha256
         with path.open("rb") as file:
-            if sha256:
-                return hashlib.file_digest(file, "sha256").hexdigest() == facts.sha256
             digest = xxhash.xxh3_128()
             while chunk := file.read(2**20):
                 digest.update(chunk)

@@ -5,10 +5,8 @@ Letters in shapes: V images, T texts, n pairs, W width of the shared space.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +25,8 @@ from renaissance.models.two_tower import TwoTower
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
 from renaissance.spec import TwoTowerSpec
+from renaissance.toolkit.modes import evaluating
+from renaissance.toolkit.devices import moved
 from renaissance.trust import trusted
 
 Picture: TypeAlias = Image | Path | str | bytes
@@ -115,7 +115,7 @@ class Model(nn.Module):
         def embed_texts(batch: list[tuple[int, str]]) -> Tensor:
             return head.embed(self.encoder.represent(self._encode_texts(batch), "text"), "text")  # type: ignore[no-any-return]  # a task's method
 
-        with self._evaluating():
+        with evaluating(self):
             return Embeddings(
                 images=None if images is None else _batched(embed_images, _pictures(images), batch_size),
                 texts=None if texts is None else _batched(embed_texts, _words(texts), batch_size),
@@ -142,7 +142,7 @@ class Model(nn.Module):
             text = self._encode_texts([(index, words) for index, (_, words) in batch])
             return torch.sigmoid(head.predict(self.encoder.fuse(vision, text, _POOLED)))
 
-        with self._evaluating():
+        with evaluating(self):
             return _batched(probabilities, list(zip(pictures, captions, strict=True)), batch_size)
 
     def _head(self, task: str, method: str) -> Any:
@@ -158,36 +158,20 @@ class Model(nn.Module):
     def _encode_images(self, batch: Sequence[tuple[int, Picture]]) -> Features:
         pictures = [_opened(picture, index) for index, picture in batch]
         inputs: VisionInput = self._processor("vision")(pictures)
-        return self.encoder.encode_vision(replace(inputs, pixels=inputs.pixels.to(self._device())))
+        return self.encoder.encode_vision(moved(inputs, self._device()))
 
     def _encode_texts(self, batch: Sequence[tuple[int, str]]) -> Features:
         for index, words in batch:
             if not isinstance(words, str) or not words.strip():
                 raise SampleError(f"texts[{index}] is empty, or no text. Leave it out.")
         inputs: TextInput = self._processor("text")([words for _, words in batch])
-        device = self._device()
-        segments = None if inputs.segment_ids is None else inputs.segment_ids.to(device)
-        moved = replace(
-            inputs, token_ids=inputs.token_ids.to(device), mask=inputs.mask.to(device), segment_ids=segments
-        )
-        return self.encoder.encode_text(moved)
+        return self.encoder.encode_text(moved(inputs, self._device()))
 
     def _processor(self, tower: str) -> Any:
         return getattr(self.encoder, tower).processor
 
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Switch to evaluation, and back to what each part was before."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
 
 
 def build(
@@ -225,7 +209,7 @@ def from_pretrained(
         PluginError: a plugin that it needs is missing, or not trusted.
     """
     place = Path(name_or_folder).expanduser()
-    if place.exists():
+    if os.path.exists(place):  # unlike the method, it has an answer for names that no file can have
         if revision is not None:
             raise SpecError(f"{place} is a folder, and has no revisions. Leave revision= out.")
         return Model(load(model_in(place), registry=registry))
@@ -234,7 +218,7 @@ def from_pretrained(
     folder = download(
         str(name_or_folder), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    return Model(load(folder, registry=trusted(folder, trust, registry or default_registry())))
+    return Model(load(folder, registry=trusted(folder, trust, registry or default_registry()), verify=False))
 
 
 def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:

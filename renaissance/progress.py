@@ -90,16 +90,25 @@ class Bars:
         self._newest = task
 
         def show(done: int, total: int) -> None:
-            if not self._bars.tasks[task].started:
+            shown = {other.id: other for other in self._bars.tasks}
+            if task not in shown:
+                return
+            if not shown[task].started:
                 self._bars.start()
                 self._bars.start_task(task)
-            speed = self._bars.tasks[task].speed
-            rate = f"{speed:,.1f}/s" if speed else ""
+            rate = f"{speed:,.1f}/s" if (speed := shown[task].speed) else ""
             self._bars.update(task, completed=done, total=total, visible=True, rate=rate)
             if all(other.finished or not other.started for other in self._bars.tasks):
-                self._bars.stop()
+                self._close()
 
         return show
+
+    def _close(self) -> None:
+        """Leave the full bars on the terminal, and forget them: bars that start again would draw them once more."""
+        self._bars.stop()
+        for task in self._bars.tasks:
+            if task.started:
+                self._bars.remove_task(task.id)
 
     def say(self, line: str) -> None:
         """Show one line above the bars."""
@@ -107,7 +116,7 @@ class Bars:
 
     def note(self, what: str) -> None:
         """Show a short text beside the newest bar."""
-        if self._newest is not None:
+        if any(task.id == self._newest for task in self._bars.tasks) and self._newest is not None:
             self._bars.update(self._newest, note=what)
 
 

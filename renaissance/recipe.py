@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,9 +12,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from renaissance.errors import SpecError
 from renaissance.shorthand import parse_spec
-from renaissance.spec import JsonOptions, OneTowerSpec, Strict, TwoTowerSpec, explain, shown, validate_spec
+from renaissance.spec import (
+    JsonOptions,
+    OneTowerSpec,
+    Strict,
+    TwoTowerSpec,
+    did_you_mean,
+    explain,
+    shown,
+    validate_spec,
+)
 
 MAX_BYTES = 256 * 1024
+BUILTIN_RECIPES = Path(__file__).parent / "recipes"
 _TOO_DEEP = re.compile(rb"(?:[\[{]\s*){64}")
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -230,7 +241,9 @@ class Bridge(Strict):
 class Evaluation(Strict):
     """What is measured, on which splits, and how often."""
 
-    tasks: dict[Name, JsonOptions] = Field(default_factory=dict, description="Task: its options.")
+    tasks: dict[Name, JsonOptions] = Field(
+        default_factory=dict, description="Tasks to measure beside the trained ones that have a score: their options."
+    )
     splits: tuple[Name, ...] = Field((), strict=False, description="Default: every held-out split.")
     primary: str | None = Field(None, description="The score that counts: 'split/task/metric'.")
     every: Count | None = Field(None, description="Updates between evaluations in training; null: only at the end.")
@@ -333,6 +346,40 @@ def load_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise SpecError(f"The recipe '{shown(path)}' cannot be read: {error.strerror}.") from None
     return validate_recipe(parse_yaml(raw, what=path.name))
+
+
+def as_recipe(
+    recipe: Recipe | Mapping[str, Any] | str | Path, *, data: str | Path | None = None, seed: int | None = None
+) -> Recipe:
+    """Return the recipe that is meant, with its data folder and seed replaced where they are given.
+
+    Raises:
+        SpecError: there is no such recipe, or it is wrong.
+    """
+    if isinstance(recipe, str | Path):
+        found = load_recipe(_recipe_file(recipe))
+    else:
+        found = recipe if isinstance(recipe, Recipe) else validate_recipe(dict(recipe))
+    changes = found.dump()
+    if seed is not None:
+        changes["seed"] = seed
+    if data is not None:
+        section = changes["data"] if isinstance(found.data, ImagesData) else {"kind": "images"}
+        changes["data"] = {**section, "path": str(data)}
+    return validate_recipe(changes)
+
+
+def _recipe_file(recipe: str | Path) -> Path:
+    """Return the YAML file of a recipe: a path, or the name of one that ships with renaissance."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    shipped = BUILTIN_RECIPES / f"{recipe}.yaml"
+    if shipped.is_file():
+        return shipped
+    names = sorted(file.stem for file in BUILTIN_RECIPES.glob("*.yaml"))
+    hint = did_you_mean(str(recipe), names)
+    raise SpecError(f"There is no recipe '{shown(recipe)}': give a .yaml file, or one of: {', '.join(names)}.{hint}")
 
 
 def json_schema() -> dict[str, Any]:

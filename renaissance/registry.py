@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -259,9 +259,3 @@ def load_factory(entry: Entry) -> Callable[..., Any]:
         raise PluginError(
             f"The factory '{entry.factory}' of '{entry.name}' cannot be imported: {shown(error, 200)}."
         ) from error
-
-
-def option_fields(options: type[Options]) -> Mapping[str, Any]:
-    """Return the JSON Schema of each option, by name."""
-    fields = options.model_json_schema().get("properties", {})
-    return fields if isinstance(fields, dict) else {}

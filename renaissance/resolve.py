@@ -20,18 +20,17 @@ from renaissance.api import (
     Unknown,
     Weights,
 )
-from renaissance.errors import SpecError, UnknownComponentError
+from renaissance.errors import PluginError, RenaissanceError, SpecError, UnknownComponentError
 from renaissance.registry import Component, Kind, Registry, default_registry
+from renaissance.rules import chosen_weights, frozen_parts, layer_range, supported
 from renaissance.shorthand import parse_spec
 from renaissance.spec import (
     LIBRARIES,
-    AdapterRule,
     FusionSpec,
     Layers,
     OneTowerSpec,
     Part,
     PartRule,
-    Rule,
     TowerSpec,
     TwoTowerSpec,
     did_you_mean,
@@ -113,11 +112,11 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
     model = as_spec(spec)
     if isinstance(model, OneTowerSpec):
         raise SpecError("One-tower models cannot be built yet; name two towers: 'vit-base + bert-base, two-tower'.")
-    rules = _rules(model.rules)
-    vision = _tower(model.vision, "vision", _weights(rules, "vision"), registry)
-    text = _tower(model.text, "text", _weights(rules, "text"), registry)
+    rules = supported(model.rules)
+    vision = _tower(model.vision, "vision", chosen_weights(rules, "vision"), registry)
+    text = _tower(model.text, "text", chosen_weights(rules, "text"), registry)
     fusion = _fusion(model.fusion, registry)
-    frozen = _frozen(rules, {"vision": vision, "text": text})
+    frozen = frozen_parts(rules, {"vision": (vision.name, vision.facts), "text": (text.name, text.facts)})
     plans = _tasks(tasks, fusion, registry)
     used = (vision.plugin, text.plugin, fusion.plugin, *(task.plugin for task in plans.values()))
     return Plan(
@@ -142,9 +141,9 @@ def _tower(tower: TowerSpec, modality: Modality, weights: Weights, registry: Reg
     given = {**tower.options, **extra}
     options = checked_options(entry, given, of=tower.name)
     if tower.layers is not None:
-        given["layers"] = _first(tower.layers, entry, entry.describe(options), tower.name)
+        given["layers"] = _first(tower.layers, entry, described(component, options), tower.name)
         options = checked_options(entry, given, of=tower.name)
-    facts = entry.describe(options)
+    facts = described(component, options)
     if weights == "pretrained" and facts.pretrained is False:
         raise SpecError(f"'{entry.name}' has no pretrained weights; say 'random {modality}', or 'random both'.")
     name = tower.name if entry.library else component.qualified
@@ -215,6 +214,26 @@ def checked_options(entry: Entry, given: Mapping[str, Any], *, of: str) -> Optio
         raise SpecError(explain(error, entry.options.model_json_schema(), what=shown(of))) from None
 
 
+def described(component: Component, options: Options) -> Capabilities:
+    """Return what a backbone's entry says of it with these options.
+
+    Raises:
+        PluginError: the plugin failed at that, or said something else.
+    """
+    entry = cast(BackboneEntry, component.entry)
+    failed = f"The plugin '{component.plugin}' cannot describe '{entry.name}'"
+    try:
+        facts: object = entry.describe(options)
+    except RenaissanceError:
+        raise
+    except Exception as error:  # a plugin's own code: anything can come of it
+        reason = f"{type(error).__name__}: {shown(error, 200)}"
+        raise PluginError(f"{failed} ({reason}); report it to the plugin, or choose another component.") from error
+    if not isinstance(facts, Capabilities):
+        raise PluginError(f"{failed}: it gave {shown(repr(facts))}, and no Capabilities; report it to the plugin.")
+    return facts
+
+
 def _first(layers: Layers, entry: BackboneEntry, facts: Capabilities, name: str) -> int:
     """Return how many first layers a slice builds; it is the option `layers` in another form."""
     if facts.layered is False or "layers" not in entry.options.model_fields:
@@ -227,113 +246,7 @@ def _first(layers: Layers, entry: BackboneEntry, facts: Capabilities, name: str)
                 f"The depth of '{name}' is known at build only; count its layers from the start, as '[:6]'."
             )
         return layers.stop
-    return _range(layers, facts.depth, name)[1]
-
-
-def _range(layers: Layers, depth: int, name: str) -> tuple[int, int]:
-    for end in (layers.start, layers.stop):
-        if end is not None and not -depth <= end <= depth:
-            raise SpecError(f"'{name}' has {depth} layers, so '{layers}' reaches beyond it; at most '[:{depth}]'.")
-    start, stop, _ = slice(layers.start, layers.stop).indices(depth)
-    if start >= stop:
-        raise SpecError(
-            f"'{layers}' of the {depth} layers of '{name}' is empty; write for example '[:{depth // 2 or 1}]'."
-        )
-    return start, stop
-
-
-# --- rules -----------------------------------------------------------------------------------------------------------
-
-
-def _rules(rules: Iterable[Rule]) -> list[PartRule]:
-    """Refuse by name what is no part of a two-tower model or is not built yet; take 'both' apart."""
-    simple: list[PartRule] = []
-    for rule in rules:
-        if isinstance(rule, AdapterRule):
-            raise SpecError(
-                f"Adapters ('{rule.action} {rule.part}') cannot be built yet; freeze or train '{rule.part}' whole."
-            )
-        if rule.part.name == "encoder":
-            raise SpecError(
-                f"'{rule.part}' is a part of one-tower models; a two-tower model has vision, text, fusion, both."
-            )
-        names = ("vision", "text") if rule.part.name == "both" else (rule.part.name,)
-        simple += [
-            _supported(rule.model_copy(update={"part": rule.part.model_copy(update={"name": n})})) for n in names
-        ]
-    return simple
-
-
-def _supported(rule: PartRule) -> PartRule:
-    part = rule.part
-    if rule.action in ("random", "pretrained"):
-        if part.group or part.layers:
-            raise SpecError(
-                f"'{rule.action} {part}': weights are chosen for whole towers; write '{rule.action} {part.name}'."
-            )
-        if part.name == "fusion" and rule.action == "pretrained":
-            raise SpecError("A fusion head has no pretrained weights of its own; start from a saved model to keep one.")
-    elif part.group in ("norms", "biases"):
-        raise SpecError(
-            f"'{rule.action} {part}' cannot be built yet; freeze a part, its embeddings or its first layers."
-        )
-    elif part.layers and part.layers.start not in (None, 0):
-        raise SpecError(
-            f"'{rule.action} {part}' cannot be built yet: only first layers can be held, as '{part.name}[:6]'."
-        )
-    elif part.name == "fusion" and (part.layers or part.group):
-        raise SpecError(f"'{rule.action} {part}' cannot be built yet; write '{rule.action} fusion'.")
-    return rule
-
-
-def _weights(rules: Iterable[PartRule], tower: str) -> Weights:
-    chosen: Weights = "pretrained"
-    for rule in rules:
-        if rule.part.name == tower and rule.action in ("random", "pretrained"):
-            chosen = "random" if rule.action == "random" else "pretrained"
-    return chosen
-
-
-def _frozen(rules: Iterable[PartRule], towers: Mapping[str, TowerPlan]) -> tuple[Part, ...]:
-    """Apply freezing rules in order: each part ends with how many of its first layers hold still."""
-    held: dict[str, Part] = {}
-    for rule in rules:
-        if rule.action not in ("frozen", "trainable"):
-            continue
-        part = _bounded(rule.part, towers)
-        if rule.action == "frozen":
-            held[part.name] = _wider(held.get(part.name), part)
-        elif part.layers is None and part.group is None:
-            held.pop(part.name, None)
-        elif part.name in held:
-            raise SpecError(
-                f"'trainable {rule.part}' under a frozen '{held[part.name]}' cannot be built yet; "
-                "freeze the first layers alone."
-            )
-    return tuple(held[name] for name in ("vision", "text", "fusion") if name in held)
-
-
-def _bounded(part: Part, towers: Mapping[str, TowerPlan]) -> Part:
-    tower = towers.get(part.name)
-    if tower is None or (part.layers is None and part.group is None):
-        return part
-    if tower.facts.layered is False:
-        raise SpecError(f"'{tower.name}' does not list its layers; write 'frozen {part.name}'.")
-    if part.layers is None or isinstance(tower.facts.depth, Unknown):
-        return part
-    _, last = _range(part.layers, tower.facts.depth, tower.name)
-    return part.model_copy(update={"layers": Layers(start=None, stop=last)})
-
-
-def _wider(old: Part | None, new: Part) -> Part:
-    """Of two frozen prefixes of one part the longer holds: embeddings < [:n] < the whole part."""
-
-    def reach(part: Part) -> float:
-        if part.group == "embeddings":
-            return 0
-        return float("inf") if part.layers is None else part.layers.stop or 0
-
-    return new if old is None or reach(new) >= reach(old) else old
+    return layer_range(layers, facts.depth, name)[1]
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
@@ -350,9 +263,20 @@ def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Regist
         plans[entry.name] = TaskPlan(
             component.qualified, component.plugin, entry, checked_options(entry, options, of=name)
         )
+    trained = frozenset(name for name, task in plans.items() if task.entry.trains)
     for task in plans.values():
         _fits(task.entry, fusion, plans, "two-tower")
+        task.entry.check(task.options, trained)
     return _ordered(plans)
+
+
+def task_names(names: Iterable[str], registry: Registry) -> dict[str, str]:
+    """Return the name that a plan gives to each task: 'plugin:itm' and 'renaissance:itm' are both 'itm' there.
+
+    Raises:
+        UnknownComponentError: no plugin offers a task of that name.
+    """
+    return {name: registry.find("task", name).entry.name for name in names}
 
 
 def _fits(entry: TaskEntry, fusion: FusionPlan, plans: Mapping[str, TaskPlan], architecture: Architecture) -> None:
@@ -411,4 +335,4 @@ def _distributions(plugins: Iterable[str], registry: Registry) -> dict[str, str]
     return {name: f"{plugin.distribution} {plugin.version}" for name, plugin in found.items() if plugin is not None}
 
 
-__all__ = ["FusionPlan", "Kind", "Plan", "TaskPlan", "TowerPlan", "as_spec", "checked_options", "resolve"]
+__all__ = ["FusionPlan", "Kind", "Plan", "TaskPlan", "TowerPlan", "as_spec", "checked_options", "resolve", "task_names"]

@@ -194,8 +194,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError, schema: dict[str, Any], *, what: str) -> str:
-    """Return one line: where the first fault of a validation is, what it is, and the nearest valid key."""
-    fault = error.errors(include_url=False, include_context=False)[0]
+    """Return one line: where the first fault of a validation is (an unknown key before others), and what."""
+    faults = error.errors(include_url=False, include_context=False)
+    # a key that is misspelt is missing too: the misspelling says more
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     steps, beside = _followed(schema, fault["loc"])
     path = shown(".".join(steps))
     if fault["type"] == "extra_forbidden":
@@ -207,7 +209,7 @@ def explain(error: ValidationError, schema: dict[str, Any], *, what: str) -> str
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch":
         message = f"'{shown(fault['input'])}' is no name; names are letters, digits, '.', '_' and '-'"
-    more = len(error.errors(include_input=False)) - 1
+    more = len(faults) - 1
     where = f" '{path}':" if path else ""
     return f"{what}:{where} {message[:1].lower()}{message[1:]}{f' (and {more} more)' if more else ''}."
 

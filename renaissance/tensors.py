@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from renaissance.errors import ModelFileError, NonFiniteError
+from renaissance.errors import ModelFileError, NonFiniteError, OutputError
 from renaissance.manifest import AGAIN, INDEX, SHARD, WEIGHTS, parse_object, read_object
 from renaissance.spec import shown
 
@@ -76,6 +76,7 @@ def save_state(state: Mapping[str, Tensor], folder: Path, *, max_shard_bytes: in
 
     Raises:
         NonFiniteError: a tensor holds NaN or infinity.
+        OutputError: the disk is full, or fails otherwise.
     """
     tied = tied_names(state)
     kept = {name: tensor for name, tensor in state.items() if name not in tied}
@@ -93,10 +94,19 @@ def save_state(state: Mapping[str, Tensor], folder: Path, *, max_shard_bytes: in
     note = {_TIED: json.dumps(tied, sort_keys=True)}
     for file, names in split.filename_to_tensors.items():
         shard = {name: kept[name].detach().cpu().contiguous() for name in names}
-        save_file(shard, folder / file, metadata=note)
+        _write(shard, folder / file, note)
     if split.is_sharded:
         index = {"metadata": {"total_size": split.metadata["total_size"]}, "weight_map": split.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path, note: dict[str, str]) -> None:
+    try:
+        save_file(dict(tensors), path, metadata=note)
+    except SafetensorError as error:  # what the operating system refuses comes in this class as well
+        raise OutputError(
+            f"The weights cannot be written ({shown(error)}). Free some space, or choose another folder."
+        ) from error
 
 
 def tied_names(state: Mapping[str, Tensor]) -> dict[str, str]:

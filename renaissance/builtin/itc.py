@@ -58,11 +58,12 @@ class ImageTextContrast(nn.Module):
         start = offset(len(batch.text_keys), all_keys.device)
         distinct = first_of_equal(all_keys)  # equal captions on two processes are one candidate
         scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
-        image_rows = scale * images @ gather(texts).T  # [V, T of all]
-        text_rows = scale * texts @ gather(images).T  # [T, V of all]
-        by_image = multi_positive_nce(image_rows, positives(batch.caption_keys, all_keys), distinct)
-        every_image = torch.ones(text_rows.shape[1], dtype=torch.bool, device=text_rows.device)
-        by_text = multi_positive_nce(text_rows, positives(gather(batch.caption_keys), batch.text_keys).T, every_image)
+        with torch.autocast(images.device.type, enabled=False):  # bf16 logits are off by up to 0.06
+            image_rows = scale * images @ gather(texts).T  # [V, T of all]
+            text_rows = scale * texts @ gather(images).T  # [T, V of all]
+            by_image = multi_positive_nce(image_rows, positives(batch.caption_keys, all_keys), distinct)
+            belongs = positives(gather(batch.caption_keys), batch.text_keys).T
+            by_text = multi_positive_nce(text_rows, belongs, torch.ones_like(belongs[0]))
         by_text = by_text[distinct[start : start + len(by_text)]]
         count = torch.tensor(len(by_image) + len(by_text), device=by_image.device)
         return TaskLoss(

@@ -172,18 +172,6 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def layer_indices(layers: tuple[int, ...], depth: int, tower: Tower) -> tuple[int, ...]:
-    """Return these layer numbers counted from the front.
-
-    Raises:
-        SpecError: one of them does not exist.
-    """
-    for layer in layers:
-        if not -depth <= layer < depth:
-            raise SpecError(f"Layer {layer} was asked for, but the {tower} tower has {depth}: 0 to {depth - 1}.")
-    return tuple(layer % depth for layer in layers)
-
-
 def _fields(tower: Tower) -> set[str]:
     config = open_clip.CLIPVisionCfg if tower == "vision" else open_clip.CLIPTextCfg
     return set(config.__dataclass_fields__)

@@ -24,7 +24,6 @@ from renaissance.api import Features, SavedBackbone, TextInput, Weights
 from renaissance.builtin.open_clip_library import (
     chosen_config,
     create_tower,
-    layer_indices,
     pretrained_commit,
     pretrained_state,
     refusal,
@@ -32,6 +31,7 @@ from renaissance.builtin.open_clip_library import (
 from renaissance.builtin.open_clip_tokenizer import OpenClipTokenizer
 from renaissance.errors import CapabilityError, ModelFileError, RenaissanceError, SpecError
 from renaissance.toolkit.building import LooseParameters, build_empty, drop_parts
+from renaissance.toolkit.layered import layer_indices
 
 if TYPE_CHECKING:
     from renaissance.builtin.open_clip_entries import OpenClipTextOptions
@@ -94,7 +94,7 @@ class OpenClipText(nn.Module):
             CapabilityError: the texts have segments, or embeddings that the tower cannot take.
         """
         depth = len(self.blocks)
-        wanted = layer_indices(tuple(layers), depth, "text")
+        wanted = layer_indices(layers, depth)
         state = self.embed(inputs)
         outputs = {}
         for index in range(depth):

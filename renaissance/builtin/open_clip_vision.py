@@ -30,7 +30,6 @@ from renaissance.builtin.open_clip_kinds import Kind, State, best_pooling, kind_
 from renaissance.builtin.open_clip_library import (
     chosen_config,
     create_tower,
-    layer_indices,
     pretrained_commit,
     pretrained_state,
     refusal,
@@ -39,6 +38,7 @@ from renaissance.builtin.open_clip_library import (
 from renaissance.errors import CapabilityError, ModelFileError, RenaissanceError, SpecError
 from renaissance.toolkit.building import build_empty, drop_parts, unused_parts
 from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.layered import layer_indices
 
 if TYPE_CHECKING:
     from renaissance.builtin.open_clip_entries import OpenClipVisionOptions
@@ -93,7 +93,7 @@ class OpenClipVision(nn.Module):
             raise CapabilityError(
                 f"open-clip:{self._name} cannot give its layers. Choose another backbone for this head."
             )
-        wanted = layer_indices(tuple(layers), depth, "vision")
+        wanted = layer_indices(layers, depth)
         state = self.embed(inputs)
         outputs = {}
         for index in range(depth):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from renaissance.api import Options, TaskEntry
+from renaissance.errors import SpecError
 
 Projection = Literal["linear", "residual"]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -50,6 +51,16 @@ class RetrievalOptions(Options):
     )
 
 
+def check_retrieval(options: RetrievalOptions, trained: frozenset[str]) -> None:
+    """Refuse to re-rank without the scores to re-rank by.
+
+    Raises:
+        SpecError: `rerank` is asked for, and 'itm' is not trained.
+    """
+    if options.rerank and "itm" not in trained:
+        raise SpecError("'retrieval': rerank orders by ITM scores; add the task 'itm', or leave rerank out.")
+
+
 TASKS = (
     TaskEntry(
         name="mlm",
@@ -84,5 +95,6 @@ TASKS = (
         options=RetrievalOptions,
         needs_any=("itc",),
         trains=False,
+        check=check_retrieval,
     ),
 )

@@ -114,7 +114,7 @@ class TimmVision(nn.Module):
 
     def _folded(self, inputs: VisionInput, layers: Sequence[int]) -> Features:
         depth = len(self.model.blocks)
-        wanted = _indices(layers, depth)
+        wanted = layer_indices(layers, depth)
         state = self.embed(inputs)
         outputs = {}
         for index in range(depth):
@@ -316,15 +316,3 @@ def _cut(model: Any, layers: int | None, name: str) -> None:
     if layers > len(model.blocks):
         raise SpecError(f"timm:{name} has {len(model.blocks)} blocks; {layers} cannot be kept. Ask for fewer.")
     model.blocks = model.blocks[:layers]
-
-
-def _indices(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return these layer numbers counted from the front.
-
-    Raises:
-        SpecError: one of them does not exist.
-    """
-    for layer in layers:
-        if not -depth <= layer < depth:
-            raise SpecError(f"Layer {layer} was asked for, but the vision tower has {depth}: 0 to {depth - 1}.")
-    return tuple(layer % depth for layer in layers)

@@ -180,7 +180,7 @@ TEXT = (
     _text(
         Published("tiny-bert", None, "bert", 3),
         "A small BERT for work on a CPU, with the WordPiece that ships with renaissance; random weights.",
-        _sizes(3, 128, 4, 256, max_tokens=64, tokenizer="renaissance"),
+        _sizes(3, 128, 4, 256, max_tokens=64, tokenizer="renaissance", pooling="mean"),
     ),
 )
 

@@ -31,6 +31,7 @@ from renaissance.builtin.transformers_refusals import refuse_changes, refuse_lay
 from renaissance.builtin.transformers_sizes import config_from, config_values, text_sizes, with_sizes, with_vocabulary
 from renaissance.errors import SpecError, UnknownComponentError
 from renaissance.toolkit.layered import LayerState, fold, modules_at, record, run_block, take_blocks
+from renaissance.toolkit.pooling import masked_mean
 from renaissance.toolkit.text import TOKENIZER_FILE, WordTokenizer, infer_facts, read_tokenizer
 
 WORDPIECE = Path(__file__).parent / "wordpiece"
@@ -303,7 +304,4 @@ def model_arguments(model: nn.Module, inputs: TextInput, processor: WordTokenize
 
 def pool(tokens: Tensor, mask: Tensor, *, first: bool) -> Tensor:
     """Return the first token, or the mean of the real ones: [T, D] from tokens [T, L, D] and mask [T, L]."""
-    if first:
-        return tokens[:, 0]
-    weights = mask.to(tokens.dtype).unsqueeze(-1)
-    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+    return tokens[:, 0] if first else masked_mean(tokens, mask)

@@ -13,7 +13,7 @@ from renaissance.api import BackboneEntry, Capabilities, Entry, FusionHeadEntry,
 from renaissance.cli.output import JsonFlag, json_text, note, print_facts, print_json, print_table, shown_value
 from renaissance.errors import UnknownComponentError
 from renaissance.registry import Component, Kind, Plugin, Registry, default_registry
-from renaissance.resolve import checked_options
+from renaissance.resolve import checked_options, described
 from renaissance.spec import LIBRARIES, did_you_mean, shown
 
 KindOption = Annotated[
@@ -134,7 +134,7 @@ def _found(name: str, registry: Registry) -> Iterator[Component]:
 def _described(component: Component, name: str) -> dict[str, Any]:
     entry = component.entry
     plugin = default_registry().plugin(component.plugin)
-    facts = _facts(entry, name)
+    facts = _facts(component, name)
     return {
         **_row(component),
         "distribution": plugin.distribution if plugin else "renaissance-vl",
@@ -146,8 +146,9 @@ def _described(component: Component, name: str) -> dict[str, Any]:
     }
 
 
-def _facts(entry: Entry, name: str) -> dict[str, Any] | None:
+def _facts(component: Component, name: str) -> dict[str, Any] | None:
     """Return what an entry says of itself; None for a library without a model."""
+    entry = component.entry
     if isinstance(entry, BackboneEntry):
         given: dict[str, Any] = {}
         if entry.library:
@@ -156,7 +157,7 @@ def _facts(entry: Entry, name: str) -> dict[str, Any] | None:
             if not model or model == "<model>":
                 return None
             given = {"model": model, "revision": revision or None}
-        return capabilities(entry.describe(checked_options(entry, given, of=name)))
+        return capabilities(described(component, checked_options(entry, given, of=name)))
     if isinstance(entry, FusionHeadEntry):
         return {"outputs": sorted(entry.outputs), "shared_space": entry.shared_space}
     task = cast(TaskEntry, entry)

@@ -62,7 +62,7 @@ def run(
     with quiet():
         import renaissance
         from renaissance.progress import Bars, Silent, closing
-        from renaissance.training.run import as_recipe
+        from renaissance.recipe import as_recipe
 
         chosen = changed(as_recipe(recipe, data=data, seed=seed), set_ or (), on_bad_sample)
         with closing(Bars() if _is_main_process() else Silent()) as progress:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from renaissance import recipe
 from renaissance.api import Batch, Features, TextInput, TextProcessor, VisionInput
-from renaissance.data.augment import Augmentation
+from renaissance.data.augment import augment
 from renaissance.data.captions import caption_key
-from renaissance.data.decode import decode
+from renaissance.data.decode import open_record
 from renaissance.data.hashing import stable_hash
 from renaissance.data.records import Record
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
+from renaissance.recipe import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 
-OnBadSample = Literal["error", "skip"]
 Value = TypeVar("Value")
 
 
@@ -107,14 +106,8 @@ class Collator:
     def _pixels(self, record: Record, processor: ImageProcessor, epoch: int) -> Tensor:
         """Return uint8 pixels [3, H, W], augmented by the seed of the sample in this epoch."""
         if self.augmentation is None or not self.augmentation.any:
-            return processor([_open(record)]).pixels[0]
-        changes = Augmentation(
-            crop_scale=self.augmentation.crop,
-            flip=self.augmentation.flip,
-            randaugment_ops=self.augmentation.randaugment,
-            randaugment_magnitude=self.augmentation.magnitude,
-        )
-        return changes.augment(_open(record), processor, sample_seed(self.seed, epoch, record.id))
+            return processor([open_record(record)]).pixels[0]
+        return augment(open_record(record), processor, self.augmentation, sample_seed(self.seed, epoch, record.id))
 
 
 def caption_keys(records: Sequence[Record]) -> Tensor:
@@ -135,21 +128,13 @@ def image_batches(records: Iterable[Record], processor: ImageProcessor, batch_si
         SampleError: an image cannot be used; an evaluation leaves none out.
     """
     for group in _grouped(records, batch_size):
-        yield processor([_open(record) for record in group])
+        yield processor([open_record(record) for record in group])
 
 
 def text_batches(texts: Iterable[str], processor: TextProcessor, batch_size: int) -> Iterator[TextInput]:
     """Yield the texts in order, tokenized, at most `batch_size` at a time."""
     for group in _grouped(texts, batch_size):
         yield processor(group)
-
-
-def _open(record: Record) -> Image:
-    try:
-        data = record.image.read()
-    except SampleError as error:
-        raise SampleError(f"{record.row}: {error}") from None
-    return decode(data, name=f"{record.row}: {record.image.name}")
 
 
 def _grouped(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from renaissance.data.records import Record
 from renaissance.errors import SampleError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -53,6 +54,27 @@ def decode(data: bytes, *, name: str) -> Image.Image:
         _check_size(picture, name)
         picture.load()
         return _to_rgb(picture, name)
+
+
+def read_record(record: Record) -> bytes:
+    """Return the encoded image of a record.
+
+    Raises:
+        SampleError: it is missing or cannot be read; the message names its row.
+    """
+    try:
+        return record.image.read()
+    except SampleError as error:
+        raise SampleError(f"{record.row}: {error}") from None
+
+
+def open_record(record: Record) -> Image.Image:
+    """Return the upright RGB picture of a record.
+
+    Raises:
+        SampleError: it cannot be read or decoded; the message names its row.
+    """
+    return decode(read_record(record), name=f"{record.row}: {record.image.name}")
 
 
 def open_image(source: Path | bytes | Image.Image, *, name: str) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from renaissance import recipe
 from renaissance.data.readers.tabular import read_images
@@ -18,7 +17,7 @@ def load_data(
     data: recipe.WorldData | recipe.ImagesData,
     *,
     cache: Path,
-    on_bad_sample: Literal["error", "skip"],
+    on_bad_sample: recipe.OnBadSample,
     validation: int,
 ) -> DataSet:
     """Return the samples of a recipe; what was found and guessed is in `DataSet.facts`.

@@ -41,7 +41,7 @@ def split_records(records: Sequence[Record], data: recipe.ImagesData, *, validat
     preferred = _preference(records, data.train)
     splits = {name: _once_each(held, records, preferred) for name, held in dealing.held.items()}
     splits |= {name: _named(records, name, split, seen) for name, split in data.splits.items()}
-    sizes = [f"training: {len(train):,} samples", fact, *dealing.facts]
+    sizes = [f"training: {len(train):,} samples", *([fact] if validation else []), *dealing.facts]
     sizes += [f"split '{name}': {len(held):,} samples" for name, held in splits.items()]
     return DataSet(
         train=tuple(records[i] for i in train),

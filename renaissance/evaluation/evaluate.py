@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ import torch
 
 from renaissance.api import Features, MeasuredTask, Score
 from renaissance.assemble import Assembly
+from renaissance.data.cache import cache_folder
 from renaissance.data.captions import caption_key
 from renaissance.data.collate import caption_keys, image_batches, text_batches
 from renaissance.data.decode import decode
@@ -23,20 +24,26 @@ from renaissance.features.frozen import Stores
 from renaissance.progress import Progress, Silent
 from renaissance.recipe import Data, ImagesData, OnBadSample
 from renaissance.spec import shown
-from renaissance.toolkit.devices import cache_folder, moved
+from renaissance.toolkit.devices import moved
+from renaissance.toolkit.modes import evaluating
 
 NOTHING_STORED = Stores()
 
 
 @dataclass(frozen=True, slots=True)
 class SplitScores:
-    """What was measured on one split: how much it holds, and the scores of each task."""
+    """What was measured on one split: how much it holds, the scores of each task, and a line a sample left out."""
 
     split: str
     images: int
     captions: int
     distinct_texts: int
     scores: Mapping[str, Sequence[Score]]
+    skipped: tuple[str, ...] = ()
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many images, captions and distinct texts were measured."""
+        return {"images": self.images, "captions": self.captions, "distinct_texts": self.distinct_texts}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-able row a score."""
@@ -70,14 +77,18 @@ def evaluate(
     section: Data = cast(Data, data) if whole else ImagesData(path=str(data), hold_out=())
     loaded = load_data(section, cache=cache_folder(), on_bad_sample=on_bad_sample, validation=0)
     held: Mapping[str, Sequence[Record]] = loaded.splits if whole else {"all": loaded.train}
+    progress = progress or Silent()
+    names = tuple(splits or held)
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise DataError(f"The data have no split '{shown(missing[0])}'; choose from: {', '.join(held) or 'none'}.")
     found = []
-    for name in splits or held:
-        if name not in held:
-            raise DataError(f"The data has no split '{shown(name)}'; it has: {', '.join(held) or 'none'}.")
-        records, _ = usable(held[name], on_bad_sample)
-        found.append(
-            evaluate_split(assembly, name, records, tasks=tasks, batch_size=batch_size, progress=progress or Silent())
-        )
+    for name in names:
+        records, lines = usable(held[name], on_bad_sample)
+        if not records:
+            raise DataError(f"No sample of '{name}' can be used; leave it out, or mend its images.")
+        measured = evaluate_split(assembly, name, records, tasks=tasks, batch_size=batch_size, progress=progress)
+        found.append(replace(measured, skipped=(*loaded.skipped, *lines)))
     return found
 
 
@@ -102,12 +113,8 @@ def evaluate_split(
         torch.tensor([caption_key(text) for text in texts]),
         progress.track,
     )
-    training = assembly.training
-    assembly.eval()
-    try:
+    with evaluating(assembly):
         scores = {name: tuple(task.score(scorer)) for name, task in measured.items()}
-    finally:
-        assembly.train(training)
     return SplitScores(split, len(records), sum(len(record.captions) for record in records), len(texts), scores)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from renaissance.api import Backbone, TextInput, VisionInput
-from renaissance.data.decode import decode
+from renaissance.data.decode import open_record, read_record
 from renaissance.data.records import Record
 from renaissance.features.keys import content_digest, kernel_facts, store_facts, store_key, tower_digest
 from renaissance.features.store import FeatureStore, Progress, build_or_open
@@ -21,9 +21,9 @@ def image_digests(records: Sequence[Record]) -> list[str]:
     """Return the content digest of the image of each record.
 
     Raises:
-        SampleError: an image is missing or cannot be read.
+        SampleError: an image is missing or cannot be read; the message names its row.
     """
-    return [content_digest(record.image.read()) for record in records]
+    return [content_digest(read_record(record)) for record in records]
 
 
 def store_images(
@@ -40,14 +40,13 @@ def store_images(
     config: what the tower's `save` returned. digests: those of `image_digests`, where they are known.
 
     Raises:
-        SampleError: an image cannot be read or decoded.
+        SampleError: an image cannot be read or decoded; the message names its row.
         FeatureStoreError: the store is damaged.
         OutputError: the folder cannot be written, or the disk is too small.
     """
 
     def load(rows: Sequence[int]) -> VisionInput:
-        sources = [records[row].image for row in rows]
-        inputs: VisionInput = tower.processor([decode(source.read(), name=source.name) for source in sources])
+        inputs: VisionInput = tower.processor([open_record(records[row]) for row in rows])
         return inputs
 
     samples = image_digests(records) if digests is None else digests

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.api import Backbone, Features, TextInput, VisionInput
+from renaissance.durable import sync_folder
 from renaissance.errors import OutputError
 from renaissance.features.layout import DTYPES, Layout, Section, damaged, read_layout
 from renaissance.features.writer import StoreWriter
 from renaissance.toolkit.canonical import encode_canonical
+from renaissance.toolkit.devices import moved
 
 # numpy knows no bfloat16: its bits travel as integers
 NUMPY_DTYPES: Mapping[str, str] = {"U8": "|u1", "I64": "<i8", "F32": "<f4", "F16": "<f2", "BF16": "<i2"}
@@ -139,7 +139,7 @@ def build_or_open(
     progress: Progress = lambda done, total: None,
     samples_a_step: int = SAMPLES_A_STEP,
 ) -> FeatureStore:
-    """Open the store of this key, or run the frozen tower over the samples and write it.
+    """Open the store of this key and verify its numbers, or run the frozen tower over the samples and write it.
 
     samples: content digests; equal ones are computed once. load: gives the tower's input for some positions in
     `samples`. about: what the key was made of, kept in the file. progress: told how many of all samples are done.
@@ -152,7 +152,8 @@ def build_or_open(
         OutputError: the folder cannot be written, or the disk is too small.
     """
     path = folder / f"{key}.safetensors"
-    if not path.exists():
+    was_there = path.exists()
+    if not was_there:
         first = {digest: index for index, digest in reversed(list(enumerate(samples)))}
         distinct = sorted(first.values())
         with _new_file(path) as file:
@@ -161,6 +162,8 @@ def build_or_open(
     store = FeatureStore.open(path)
     if store.key != key:
         raise damaged(path, "it was renamed: its key is another")
+    if was_there:
+        store.verify()
     return store
 
 
@@ -178,7 +181,7 @@ def _write(
     device = next(module.parameters()).device
     for start in range(0, len(positions), samples_a_step):
         chosen = positions[start : start + samples_a_step]
-        features = encode_canonical(tower, _to(load(chosen), device))
+        features = encode_canonical(tower, moved(load(chosen), device))
         if start == 0:
             _check_space(folder, writer.plan(features, len(positions)))
         writer.add(features)
@@ -199,7 +202,7 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OutputError(
@@ -216,16 +219,6 @@ def _remove_abandoned(path: Path) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a crash, where the system can open folders."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _check_space(folder: Path, layout: Layout) -> None:
     needed, free = layout.file_bytes(), shutil.disk_usage(folder).free
     if needed > free:
@@ -233,8 +226,3 @@ def _check_space(folder: Path, layout: Layout) -> None:
             f"The features of {layout.samples:,} samples need about {needed / 1e9:.1f} GB, and {folder} has "
             f"{free / 1e9:.1f} GB free. Free some space, choose another folder, or train without the store."
         )
-
-
-def _to(inputs: VisionInput | TextInput, device: torch.device) -> VisionInput | TextInput:
-    named = ((name, getattr(inputs, name)) for name in inputs.__dataclass_fields__)
-    return replace(inputs, **{name: value.to(device) for name, value in named if value is not None})

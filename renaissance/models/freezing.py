@@ -47,11 +47,20 @@ def _modules(encoder: nn.Module, part: Part) -> list[nn.Module]:
         return [tower]
     if not len(tower.blocks):
         raise SpecError(f"The {part.name} tower does not list its layers; write 'frozen {part.name}'.")
-    count = 0 if part.layers is None else part.layers.stop
-    count = len(tower.blocks) if count is None else count
-    if not 0 <= count <= len(tower.blocks):
-        raise SpecError(f"The {part.name} tower has {len(tower.blocks)} layers; 'frozen {part}' reaches beyond them.")
-    return [*tower.embeddings, *list(tower.blocks)[:count]]
+    return [*tower.embeddings, *list(tower.blocks)[: _held_layers(part, len(tower.blocks))]]
+
+
+def _held_layers(part: Part, depth: int) -> int:
+    """Return how many first layers of a tower of `depth` layers hold still."""
+    if part.layers is None:
+        return 0
+    stop = depth if part.layers.stop is None else part.layers.stop
+    count = stop + depth if stop < 0 else stop
+    if not 0 < count <= depth:
+        raise SpecError(
+            f"The {part.name} tower has {depth} layers; 'frozen {part}' holds none, or reaches beyond them."
+        )
+    return count
 
 
 def _stay_in_eval(module: nn.Module) -> None:

@@ -45,6 +45,15 @@ class TwoTower(nn.Module):
         self.outputs, self.shared_space = entry.outputs, entry.shared_space
         self.slots = _slot_types(slots, tower_facts(vision).width) if slots > 1 else None
 
+    def add_slots(self, slots: int) -> None:
+        """Tell `slots` images of an item apart from now on; what was learned of the first ones stays."""
+        if slots <= (1 if self.slots is None else self.slots.num_embeddings):
+            return
+        types = _slot_types(slots, tower_facts(self.vision).width).to(next(self.fusion.parameters()).device)
+        if self.slots is not None:
+            types.weight.data[: self.slots.num_embeddings] = self.slots.weight.data
+        self.slots = types
+
     def encode_vision(self, images: VisionInput) -> Features:
         """Encode distinct images; a frozen tower runs in canonical shapes, without a graph."""
         return _encode(self.vision, images)

@@ -1,10 +1,8 @@
-"""Where tensors are, and where files that can be made again are kept."""
+"""Where tensors are."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,8 +23,3 @@ def moved(value: Value, device: torch.device) -> Value:
     elif isinstance(value, tuple) and any(isinstance(item, Tensor) for item in value):
         found = tuple(moved(item, device) for item in value)
     return found  # type: ignore[no-any-return]  # the same type as `value`
-
-
-def cache_folder() -> Path:
-    """Return where generated data and stored features are kept: RENAISSANCE_CACHE, or ~/.cache/renaissance."""
-    return Path(os.environ.get("RENAISSANCE_CACHE") or Path.home() / ".cache" / "renaissance")

@@ -23,6 +23,12 @@ def uniform(keys: Tensor, stream: str, count: int) -> Tensor:
     return _shifted(bits, 11).to(torch.float64) * 2.0**-53
 
 
+def stream_seed(*parts: object) -> int:
+    """Return the seed, of 56 bits, of the stream that the parts name: `stream_seed(seed, "fusion")`."""
+    named = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(named.encode(), digest_size=7).digest(), "little")
+
+
 def _mix(bits: Tensor) -> Tensor:
     bits = (bits ^ _shifted(bits, 30)) * _MIX_1
     bits = (bits ^ _shifted(bits, 27)) * _MIX_2

@@ -5,7 +5,6 @@ A folder is written under another name, synced, and renamed: a kill at any momen
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,42 +13,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from renaissance.durable import sha256_of, sync_file, sync_folder
 from renaissance.errors import CheckpointError, OutputError
 
 MANIFEST = "manifest.json"
 
 
-def save_checkpoint(folder: Path, *, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, keep: int) -> Path:
-    """Write `folder/step-N` and drop all but the newest `keep`.
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write `folder/step-N` and drop all but the newest `keep`; `facts` are kept with it, JSON-able.
 
     Raises:
         OutputError: it cannot be written (a full disk, no permission); nothing of it is left.
     """
     final = folder / f"step-{step:08d}"
-    if final.exists():
+    if final.exists() and _fault(final) is None:
         return final
     partial = folder / f".{final.name}.{os.getpid()}"
     try:
         partial.mkdir(parents=True)
         _write_tensors(partial / "model.safetensors", model.state_dict())
         _write_tensors(partial / "optimiser.safetensors", _optimiser_tensors(model, optimiser))
-        _write_text(partial / "state.json", json.dumps({"format": 1, "step": step}))
+        _write_text(partial / "state.json", json.dumps({"format": 1, "step": step, **facts}))
         names = ("model.safetensors", "optimiser.safetensors", "state.json")
-        _write_text(partial / MANIFEST, json.dumps({name: _sha256(partial / name) for name in names}, indent=1))
+        _write_text(partial / MANIFEST, json.dumps({name: sha256_of(partial / name) for name in names}, indent=1))
         sync_folder(partial)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         partial.rename(final)
         sync_folder(folder)
-    except OSError as error:
+        for old in _steps(folder)[:-keep]:
+            shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         raise OutputError(
-            f"The checkpoint '{final}' cannot be written: {error.strerror}; free some space, then --resume."
+            f"The checkpoint '{final}' cannot be written ({error}); free some space, then --resume."
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in _steps(folder)[:-keep]:
-        shutil.rmtree(old)
     return final
 
 
@@ -64,8 +74,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, faults
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Put a checkpoint's weights and optimiser state back; return its step.
+def load_checkpoint(path: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint's weights and optimiser state back; return its step and facts.
 
     Raises:
         CheckpointError: it is not of this model.
@@ -79,7 +89,8 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimiser: torch.optim.Opti
         )
     model.load_state_dict(tensors, strict=True)
     _load_optimiser(load_file(path / "optimiser.safetensors"), model, optimiser)
-    return int(json.loads((path / "state.json").read_text())["step"])
+    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    return state
 
 
 def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -96,7 +107,7 @@ def _load_optimiser(tensors: Mapping[str, Tensor], model: nn.Module, optimiser: 
     for name, value in tensors.items():
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
-        optimiser.state[parameter][key] = value.to(parameter.device) if key != "step" or value.is_cuda else value
+        optimiser.state[parameter][key] = value.to(parameter.device)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -109,34 +120,6 @@ def _write_text(path: Path, text: str) -> None:
     sync_file(path)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file by way of another name, so that it is never half there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write_text(partial, text)
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error.strerror}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def sync_file(path: Path) -> None:
-    """Have a file's bytes reach the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Have a folder's names reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
@@ -145,13 +128,8 @@ def _fault(path: Path) -> str | None:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
         for name, digest in manifest.items():
-            if _sha256(path / name) != digest:
+            if sha256_of(path / name) != digest:
                 return f"{name} was changed"
     except (OSError, ValueError, AttributeError) as error:
         return f"it is not whole ({type(error).__name__})"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from renaissance.durable import write_atomically
 from renaissance.errors import CheckpointError, OutputError
 from renaissance.recipe import Recipe, load_recipe
-from renaissance.training.checkpoint import write_atomically
+from renaissance.spec import shown
 
 STATE = "run.json"
 _PACKAGES = (
@@ -28,29 +30,46 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def create_folder(recipe: Recipe, out: Path | None) -> Path:
-    """Make the folder of a new run; without `out` the first free of runs/<name>, runs/<name>-2, ...
+def choose_folder(recipe: Recipe, out: Path | None, *, resume: bool) -> Path:
+    """Return the folder of a run; nothing is made yet.
+
+    A new run takes `out`, or the first free of runs/<name>, runs/<name>-2 ...; one that goes on takes `out`, or the
+    newest unfinished of these.
 
     Raises:
-        OutputError: `out` exists and is not empty.
+        OutputError: `out` is taken.
+        CheckpointError: there is no run to continue.
     """
+    if resume:
+        return out or _newest_run(recipe)
     folder = out or _free(Path("runs"), recipe.name)
     if is_run(folder):
         raise OutputError(f"'{folder}' is a run already; add --resume to continue it, or choose another --out.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"'{folder}' exists and is not a run; choose another --out, or empty it yourself.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(f"'{folder}' exists and is not a run; choose another --out, or empty it yourself.")
     except OSError as error:
-        raise OutputError(f"'{folder}' cannot be made: {error.strerror}; choose another --out.") from None
-    write_atomically(folder / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True))
-    write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
-    set_state(folder, "running")
+        raise OutputError(f"'{shown(folder)}' cannot be used: {error.strerror}; choose another --out.") from None
     return folder
 
 
-def resume_folder(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe of the run in `folder`, which is to be continued.
+def create_folder(recipe: Recipe, folder: Path) -> None:
+    """Make the folder of a new run.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"'{shown(folder)}' cannot be made: {error.strerror}; choose another --out.") from None
+    write_atomically(folder / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True))
+    write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    set_state(folder, "running")
+
+
+def check_same(recipe: Recipe, folder: Path) -> None:
+    """Check that the run in `folder`, which is to be continued, is one of this recipe.
 
     Raises:
         CheckpointError: it is no run, or the run of another recipe.
@@ -63,14 +82,13 @@ def resume_folder(recipe: Recipe, folder: Path) -> Recipe:
         raise CheckpointError(
             f"'{folder}' is the run of another recipe (they differ in: {differ}); choose another --out."
         )
-    return own
 
 
-def default_folder(recipe: Recipe) -> Path:
+def _newest_run(recipe: Recipe) -> Path:
     """Return the newest unfinished run of this recipe's name, or the newest one."""
-    runs = sorted(
-        (p for p in Path("runs").glob(f"{recipe.name}*") if is_run(p)), key=lambda p: (p / STATE).stat().st_mtime
-    )
+    own = re.compile(rf"{re.escape(recipe.name)}(-[0-9]+)?")
+    runs = [path for path in Path("runs").glob("*") if own.fullmatch(path.name) and is_run(path)]
+    runs.sort(key=lambda path: (path / STATE).stat().st_mtime)
     if not runs:
         raise CheckpointError(f"There is no run of '{recipe.name}' below 'runs' to resume; leave out --resume.")
     return next((run for run in reversed(runs) if state(run) == "running"), runs[-1])
@@ -78,7 +96,10 @@ def default_folder(recipe: Recipe) -> Path:
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is that of a run."""
-    return (folder / STATE).is_file()
+    try:
+        return (folder / STATE).is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def state(folder: Path) -> str:
@@ -86,9 +107,9 @@ def state(folder: Path) -> str:
     return str(json.loads((folder / STATE).read_text())["state"])
 
 
-def set_state(folder: Path, name: str, **facts: Any) -> None:
+def set_state(folder: Path, name: str) -> None:
     """Note the state of a run."""
-    write_atomically(folder / STATE, json.dumps({"format": 1, "state": name, **facts}, indent=1) + "\n")
+    write_atomically(folder / STATE, json.dumps({"format": 1, "state": name}, indent=1) + "\n")
 
 
 def environment() -> dict[str, Any]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from renaissance.api import Batch
 from renaissance.assemble import Assembly
+from renaissance.durable import write_atomically
 from renaissance.errors import NonFiniteError
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe
 from renaissance.toolkit.devices import moved
-from renaissance.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
 from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
 from renaissance.training.train_step import StepOutput, TrainStep
 
@@ -32,9 +34,10 @@ Batches = Callable[[int, int], Iterator[tuple[int, list[Batch]]]]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training did: its updates, and the samples that were left out."""
+    """What a training did, over all parts of it if it was resumed: updates, wall seconds, samples left out."""
 
     steps: int
+    seconds: float
     skipped: tuple[str, ...]
 
 
@@ -62,31 +65,57 @@ def train(
     weights = {name: task.weight for name, task in recipe.tasks.items()}
     step_module = TrainStep(assembly, weights)
     optimiser = make_optimiser(step_module, recipe.optimiser)
-    first = 0 if start is None else load_checkpoint(start, model=assembly, optimiser=optimiser)
+    state = {} if start is None else load_checkpoint(start, model=assembly, optimiser=optimiser)
+    first = int(state.get("step", 0))
+    skipped = dict.fromkeys(state.get("skipped", ()))
     warmup = recipe.schedule.warmup(steps)
     model = accelerator.prepare(step_module)
     log = _Log(folder, accelerator, recipe.batch.size, first)
-    skipped: list[str] = []
-    seconds = 0.0
+    clock = _Stopwatch(float(state.get("seconds", 0.0)))
     model.train()
-    updates = progress.track(batches(first, steps - first), steps - first, "Training")
-    for step, parts in updates:
-        began = time.perf_counter()
+    for step, parts in progress.track(batches(first, steps - first), steps - first, "Training"):
         share = factor(step, steps, warmup, recipe.schedule.decay)
         set_learning_rate(optimiser, share)
         output = _update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
-        skipped += [line for part in parts for line in part.skipped]
-        seconds += time.perf_counter() - began
+        skipped |= dict.fromkeys(line for part in parts for line in part.skipped)
         done = step + 1
-        log.write(done, output, recipe.optimiser.lr * share, seconds, progress, last=done == steps)
+        log.write(done, output, recipe.optimiser.lr * share, clock.since_start(), progress, last=done == steps)
         if done == steps or done % recipe.checkpoint_every == 0:
-            _checkpoint(folder, done, assembly, optimiser, recipe, accelerator)
+            facts = {"skipped": list(skipped), "seconds": clock.seconds()}
+            _checkpoint(folder, done, assembly, optimiser, facts, recipe, accelerator)
         if evaluate is not None and recipe.evaluation.every and done % recipe.evaluation.every == 0 and done < steps:
-            assembly.eval()
-            evaluate(done)
-            assembly.train()
+            with clock.paused():
+                evaluate(done)
     assembly.eval()
-    return Trained(steps - first, tuple(skipped))
+    return Trained(max(first, steps), clock.seconds(), _of_all_processes(skipped))
+
+
+def _of_all_processes(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(gather_object(list(lines))))
+
+
+class _Stopwatch:
+    """Wall seconds of training, `before` of them in earlier parts of a resumed run."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._began = before, time.perf_counter()
+
+    def since_start(self) -> float:
+        """Seconds of this part."""
+        return time.perf_counter() - self._began
+
+    def seconds(self) -> float:
+        """Seconds of all parts."""
+        return self._before + self.since_start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done inside."""
+        stopped = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._began += time.perf_counter() - stopped
 
 
 def _update(
@@ -153,12 +182,18 @@ def _checkpoint(
     step: int,
     assembly: Assembly,
     optimiser: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
     recipe: Recipe,
     accelerator: Accelerator,
 ) -> None:
     if accelerator.is_main_process:
         save_checkpoint(
-            folder / "checkpoints", step=step, model=assembly, optimiser=optimiser, keep=recipe.keep_checkpoints
+            folder / "checkpoints",
+            step=step,
+            model=assembly,
+            optimiser=optimiser,
+            facts=facts,
+            keep=recipe.keep_checkpoints,
         )
     accelerator.wait_for_everyone()
 
@@ -192,5 +227,12 @@ class _Log:
 def _forget_later_steps(path: Path, first: int) -> None:
     """Drop what an interrupted run noted after the checkpoint from which it goes on."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= first]
-    write_atomically(path, "".join(f"{line}\n" for line in kept))
+    write_atomically(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= first))
+
+
+def _step_of(line: str) -> float:
+    """Return the update that a line of metrics.jsonl is of; one that a kill cut off is of none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

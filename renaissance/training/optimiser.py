@@ -15,23 +15,27 @@ _NO_DECAY = ("position", "token_type", "cls_token", "log_scale", "slots.")
 
 
 def make_optimiser(model: nn.Module, optimiser: Optimiser) -> AdamW:
-    """Return fused AdamW over what is trained: no decay on norms, biases and positions; multipliers by part.
-
-    Raises:
-        SpecError: nothing is left to train.
-    """
+    """Return fused AdamW over what is trained: no decay on norms, biases and positions; multipliers by part."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             key = optimiser.lr * _multiplier(name, optimiser), _decay(name, parameter, optimiser)
             groups.setdefault(key, []).append(parameter)
-    if not groups:
-        raise SpecError("Everything is frozen, so there is nothing to train; leave one part trainable.")
     settings = [
         {"params": params, "lr": lr, "full_lr": lr, "weight_decay": decay}
         for (lr, decay), params in sorted(groups.items(), key=lambda g: g[0])
     ]
     return AdamW(settings, betas=optimiser.betas, eps=optimiser.eps, fused=True)
+
+
+def check_anything_trains(model: nn.Module) -> None:
+    """Refuse a model of which every part is frozen.
+
+    Raises:
+        SpecError: nothing is left to train.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise SpecError("Everything is frozen, so there is nothing to train; leave one part trainable.")
 
 
 def _multiplier(name: str, optimiser: Optimiser) -> float:

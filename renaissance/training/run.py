@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from renaissance.assemble import Assembly
 from renaissance.container import save
+from renaissance.data.cache import cache_folder
 from renaissance.data.collate import Collator
-from renaissance.data.load import load_data
 from renaissance.data.loader import loader
 from renaissance.data.records import DataSet, Record
 from renaissance.data.sampling import BatchPlan
-from renaissance.errors import DataError, MissingPackageError, SpecError
-from renaissance.evaluation.evaluate import SplitScores, evaluate_split, usable
+from renaissance.durable import write_atomically
+from renaissance.errors import MissingPackageError, SpecError
+from renaissance.evaluation.evaluate import SplitScores, evaluate_split
 from renaissance.features.frozen import Stores, frozen_stores
 from renaissance.progress import Progress, Silent
-from renaissance.recipe import ImagesData, Recipe, load_recipe, validate_recipe
+from renaissance.recipe import Recipe, as_recipe
 from renaissance.registry import Registry, default_registry
-from renaissance.spec import did_you_mean, shown
-from renaissance.toolkit.devices import cache_folder
 from renaissance.training.bridge import measure_bridge
-from renaissance.training.checkpoint import newest_checkpoint, write_atomically
-from renaissance.training.folder import create_folder, default_folder, resume_folder, set_state
+from renaissance.training.checkpoint import newest_checkpoint
+from renaissance.training.clock import Clock
+from renaissance.training.folder import check_same, choose_folder, create_folder, set_state
 from renaissance.training.loop import Batches, Trained, train
-from renaissance.training.start import start
-
-BUILTIN_RECIPES = Path(__file__).parent.parent / "recipes"
+from renaissance.training.optimiser import check_anything_trains
+from renaissance.training.samples import select_samples
+from renaissance.training.start import check_primary, measured_tasks, start, with_entry_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,129 +74,68 @@ def run(
         NonFiniteError: training diverged; the last checkpoint is kept.
     """
     chosen = as_recipe(recipe, data=data, seed=seed)
-    job = _Job(
-        chosen, Path(out) if out is not None else None, resume, registry or default_registry(), progress or Silent()
-    )
-    return job.run()
-
-
-def as_recipe(
-    recipe: Recipe | Mapping[str, Any] | str | Path, *, data: str | Path | None = None, seed: int | None = None
-) -> Recipe:
-    """Return the recipe that is meant, with its data folder and seed replaced where they are given.
-
-    Raises:
-        SpecError: there is no such recipe, or it is wrong.
-    """
-    if isinstance(recipe, str | Path):
-        found = load_recipe(_recipe_file(recipe))
-    else:
-        found = recipe if isinstance(recipe, Recipe) else validate_recipe(dict(recipe))
-    changes = found.dump()
-    if seed is not None:
-        changes["seed"] = seed
-    if data is not None:
-        section = changes["data"] if isinstance(found.data, ImagesData) else {"kind": "images"}
-        changes["data"] = {**section, "path": str(data)}
-    return validate_recipe(changes)
-
-
-def _recipe_file(recipe: str | Path) -> Path:
-    """Return the YAML file of a recipe: a path, or the name of one that ships with renaissance."""
-    path = Path(recipe)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    shipped = BUILTIN_RECIPES / f"{recipe}.yaml"
-    if shipped.is_file():
-        return shipped
-    names = sorted(file.stem for file in BUILTIN_RECIPES.glob("*.yaml"))
-    hint = did_you_mean(str(recipe), names)
-    raise SpecError(f"There is no recipe '{shown(recipe)}': give a .yaml file, or one of: {', '.join(names)}.{hint}")
+    known = registry or default_registry()
+    place = choose_folder(chosen, Path(out) if out is not None else None, resume=resume)
+    return _Job(chosen, with_entry_names(chosen, known), place, resume, known, progress or Silent()).run()
 
 
 @dataclass(slots=True)
 class _Job:
-    """One run while it goes on."""
+    """One run while it goes on. `written` is the recipe as given, `recipe` the same with the names of entries."""
 
+    written: Recipe
     recipe: Recipe
-    out: Path | None
+    folder: Path
     resume: bool
     registry: Registry
     progress: Progress
-    clock: Clock = field(default_factory=lambda: Clock())
+    clock: Clock = field(default_factory=Clock)
 
     def run(self) -> Run:
         """Check everything that can be checked, then make the folder, train, measure and save."""
         with self.clock("data"):
-            data = self._data()
+            data = select_samples(self.recipe)
         with self.clock("build"):
             assembly, surgery = start(self.recipe, self.registry)
-        accelerator = self._accelerator(assembly)
+        accelerator = self._accelerator()
         plan = self._batch_plan(len(data.train), accelerator)
         steps = self._steps(plan)
-        folder, checkpoint = self._folder(accelerator)
-        self._trackers(folder, accelerator)
+        check_anything_trains(assembly)
+        check_primary(self.recipe, assembly.plan, data.splits)
+        checkpoint = self._open(accelerator)
         for line in (*data.facts, *data.skipped):
             self.progress.say(line)
         assembly.to(accelerator.device)
         with self.clock("store"):
             stores = self._stores(assembly, data, accelerator)
-        measure = partial(self._measure, assembly, stores, accelerator)
         found: dict[str, list[SplitScores]] = {}
         if self.recipe.evaluation.untrained:
-            found["untrained"] = (
-                measure(data.splits) if checkpoint is None else self._untrained(stores, data, accelerator)
-            )
-        batches = self._batches(assembly, data, plan, stores)
+            found["untrained"] = self._untrained(assembly, data, stores, accelerator, started=checkpoint is not None)
         with self.clock("training"):
-            trained = train(
-                assembly, self.recipe, batches, steps=steps, folder=folder, accelerator=accelerator,
-                progress=self.progress, start=checkpoint, evaluate=self._validate(measure, data, folder, accelerator),
-            )  # fmt: skip
-        found["trained"] = measure(data.splits)
+            trained = self._train(assembly, data, plan, steps, stores, accelerator, checkpoint)
+        found["trained"] = self._measure(assembly, stores, accelerator, data.splits)
         if self.recipe.evaluation.bridge is not None:
             with self.clock("bridge"):
                 found["bridge"] = measure_bridge(assembly, self.recipe, data, stores, self.progress)
         results = self._results(found, trained, data, surgery)
         if accelerator.is_main_process:
-            self._write(assembly, folder, results)
+            self._write(assembly, results)
         accelerator.wait_for_everyone()
         accelerator.end_training()
-        return Run(folder, self.recipe, results)
+        return Run(self.folder, self.written, results)
 
     # --- before anything is written -----------------------------------------------------------------------------
 
-    def _data(self) -> DataSet:
-        """Load the data; keep the splits that are measured, and the samples that can be used."""
-        recipe = self.recipe
-        validation = recipe.evaluation.validation if recipe.evaluation.every else 0
-        loaded = load_data(recipe.data, cache=cache_folder(), on_bad_sample=recipe.on_bad_sample, validation=validation)
-        names = recipe.evaluation.splits or tuple(loaded.splits)
-        missing = [name for name in names if name not in loaded.splits]
-        if missing:
-            known = ", ".join(loaded.splits) or "none"
-            raise DataError(f"The data have no split '{shown(missing[0])}' to evaluate on; they have: {known}.")
-        train_records, bad = usable(loaded.train, recipe.on_bad_sample) if recipe.store else (loaded.train, ())
-        validation_records, worse = usable(loaded.validation, recipe.on_bad_sample)
-        splits: dict[str, tuple[Record, ...]] = {}
-        skipped = [*loaded.skipped, *bad, *worse]
-        for name in names:
-            records, lines = usable(loaded.splits[name], recipe.on_bad_sample)
-            splits[name] = tuple(records)
-            skipped += lines
-        return DataSet(tuple(train_records), tuple(validation_records), splits, loaded.facts, tuple(skipped))
-
-    def _accelerator(self, assembly: Assembly) -> Accelerator:
+    def _accelerator(self) -> Accelerator:
         for tracker in self.recipe.trackers:
             if importlib.util.find_spec(tracker) is None:
                 raise MissingPackageError(f"The tracker '{tracker}' is not installed. Try: pip install {tracker}")
-        outputs = {output for name in self.recipe.tasks for output in assembly.plan.tasks[name].entry.outputs}
-        unused = "pooled" not in outputs and bool(assembly.encoder.outputs)
         return Accelerator(
             cpu=not torch.accelerator.is_available(),
             log_with=list(self.recipe.trackers) or None,
-            project_config=ProjectConfiguration(logging_dir="."),  # the run's folder, once there is one
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+            project_config=ProjectConfiguration(logging_dir=str(self.folder)),
+            # which parameters a step uses depends on the tasks' outputs and on how a tower pools
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
 
     def _batch_plan(self, count: int, accelerator: Accelerator) -> BatchPlan:
@@ -215,29 +152,24 @@ class _Job:
         budget, schedule = self.recipe.budget, self.recipe.schedule
         steps = budget.steps or (budget.epochs or 1) * plan.steps_per_epoch
         if schedule.warmup(steps) >= steps:
-            raise SpecError(
-                f"The warm-up of {schedule.warmup(steps)} steps is not shorter than the training of {steps}."
-            )
+            warmup = schedule.warmup(steps)
+            raise SpecError(f"The warm-up of {warmup} steps is not shorter than the training of {steps}; shorten it.")
         return steps
 
-    def _folder(self, accelerator: Accelerator) -> tuple[Path, Path | None]:
-        """Return the run's folder, and the checkpoint from which it goes on."""
-        folder = self.out
+    def _open(self, accelerator: Accelerator) -> Path | None:
+        """Make the run's folder, or return the checkpoint from which it goes on."""
+        checkpoint = None
         if self.resume:
-            folder = folder or default_folder(self.recipe)
-            resume_folder(self.recipe, folder)
-            checkpoint, faults = newest_checkpoint(folder / "checkpoints")
+            check_same(self.written, self.folder)
+            checkpoint, faults = newest_checkpoint(self.folder / "checkpoints")
             for fault in faults:
                 self.progress.say(f"Passed over a checkpoint: {fault}.")
-            return folder, checkpoint
-        made: list[Path | None] = [create_folder(self.recipe, folder) if accelerator.is_main_process else None]
-        broadcast_object_list(made)
-        return cast(Path, made[0]), None
-
-    def _trackers(self, folder: Path, accelerator: Accelerator) -> None:
+        elif accelerator.is_main_process:
+            create_folder(self.written, self.folder)
+        accelerator.wait_for_everyone()
         if self.recipe.trackers:
-            accelerator.project_configuration.logging_dir = str(folder)
             accelerator.init_trackers("renaissance", config={"name": self.recipe.name, "seed": self.recipe.seed})
+        return checkpoint
 
     # --- the work -----------------------------------------------------------------------------------------------
 
@@ -248,6 +180,28 @@ class _Job:
         records = [*data.train, *data.validation, *(record for split in data.splits.values() for record in split)]
         with accelerator.main_process_first():  # one process builds, the others open what it built
             return frozen_stores(assembly.encoder, records, cache_folder() / "features", self.progress)
+
+    def _train(
+        self,
+        assembly: Assembly,
+        data: DataSet,
+        plan: BatchPlan,
+        steps: int,
+        stores: Stores,
+        accelerator: Accelerator,
+        checkpoint: Path | None,
+    ) -> Trained:
+        return train(
+            assembly,
+            self.recipe,
+            self._batches(assembly, data, plan, stores),
+            steps=steps,
+            folder=self.folder,
+            accelerator=accelerator,
+            progress=self.progress,
+            start=checkpoint,
+            evaluate=self._validate(assembly, data, stores, accelerator),
+        )
 
     def _batches(self, assembly: Assembly, data: DataSet, plan: BatchPlan, stores: Stores) -> Batches:
         encoder: Any = assembly.encoder
@@ -268,37 +222,35 @@ class _Job:
         self, assembly: Assembly, stores: Stores, accelerator: Accelerator, splits: Mapping[str, Sequence[Record]]
     ) -> list[SplitScores]:
         """Measure on the main process, while the others wait."""
+        tasks = measured_tasks(assembly.plan)
         found: list[SplitScores] = []
         with self.clock("evaluation"):
-            if accelerator.is_main_process:
+            if accelerator.is_main_process and tasks:
+                measure = partial(evaluate_split, assembly, tasks=tasks, stores=stores, progress=self.progress)
                 size = self.recipe.evaluation.batch_size
-                found = [
-                    evaluate_split(assembly, name, records, stores=stores, batch_size=size, progress=self.progress)
-                    for name, records in splits.items()
-                ]
+                found = [measure(name, records, batch_size=size) for name, records in splits.items()]
             accelerator.wait_for_everyone()
         return found
 
-    def _untrained(self, stores: Stores, data: DataSet, accelerator: Accelerator) -> list[SplitScores]:
-        """Measure the untrained model of a run that goes on: it is built once more, from the same seed."""
-        assembly, _ = start(self.recipe, self.registry)
-        return self._measure(assembly.to(accelerator.device), stores, accelerator, data.splits)
+    def _untrained(
+        self, assembly: Assembly, data: DataSet, stores: Stores, accelerator: Accelerator, *, started: bool
+    ) -> list[SplitScores]:
+        """Measure the model before training; for a run that goes on it is built once more, from the same seed."""
+        if started:
+            assembly = start(self.recipe, self.registry)[0].to(accelerator.device)
+        return self._measure(assembly, stores, accelerator, data.splits)
 
     def _validate(
-        self,
-        measure: Callable[[Mapping[str, Sequence[Record]]], list[SplitScores]],
-        data: DataSet,
-        folder: Path,
-        accelerator: Accelerator,
+        self, assembly: Assembly, data: DataSet, stores: Stores, accelerator: Accelerator
     ) -> Callable[[int], None] | None:
         """Return what measures the samples set aside, and notes it in metrics.jsonl."""
         if not self.recipe.evaluation.every:
             return None
 
         def validate(step: int) -> None:
-            for scores in measure({"validation": data.validation}):
+            for scores in self._measure(assembly, stores, accelerator, {"validation": data.validation}):
                 figures = {f"validation/{row['task']}/{row['name']}": row["value"] for row in scores.rows()}
-                with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": step, **figures}) + "\n")
                 accelerator.log(figures, step=step)
 
@@ -314,51 +266,23 @@ class _Job:
         surgery: Mapping[str, Sequence[str]],
     ) -> dict[str, Any]:
         """Return what scores.json holds."""
-        sizes = {
-            scores.split: {
-                "images": scores.images,
-                "captions": scores.captions,
-                "distinct_texts": scores.distinct_texts,
-            }
-            for scores in found["trained"]
-        }
+        seconds = {**self.clock.seconds, "training": trained.seconds}
+        models = [(model, scores) for model, splits in found.items() for scores in splits]
         return {
             "format": 1,
             "name": self.recipe.name,
             "seed": self.recipe.seed,
             "primary": self.recipe.evaluation.primary,
             "training": {"samples": len(data.train), "updates": trained.steps, "batch_size": self.recipe.batch.size},
-            "splits": sizes,
-            "scores": [
-                {"model": model, **row} for model, splits in found.items() for scores in splits for row in scores.rows()
-            ],
+            "splits": {scores.split: scores.sizes() for _, scores in models},
+            "scores": [{"model": model, **row} for model, scores in models for row in scores.rows()],
             "skipped": [*data.skipped, *trained.skipped],
             "surgery": {what: len(names) for what, names in surgery.items()},
-            "seconds": {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
         }
 
-    def _write(self, assembly: Assembly, folder: Path, results: Mapping[str, Any]) -> None:
+    def _write(self, assembly: Assembly, results: Mapping[str, Any]) -> None:
         text = json.dumps(results, indent=1) + "\n"
-        write_atomically(folder / "scores.json", text)
-        save(assembly, folder / "model", extra={"scores.json": text.encode()})
-        set_state(folder, "done")
-
-
-class Clock:
-    """Wall seconds by phase; time inside another phase counts for the inner one alone."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._inner = 0.0
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Count what is done inside for `phase`."""
-        outer, self._inner = self._inner, 0.0
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            whole = time.perf_counter() - began
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + whole - self._inner
-            self._inner = outer + whole
+        write_atomically(self.folder / "scores.json", text)
+        save(assembly, self.folder / "model", extra={"scores.json": text.encode()})
+        set_state(self.folder, "done")

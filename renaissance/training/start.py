@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,64 @@ from renaissance.container import load
 from renaissance.errors import SpecError
 from renaissance.hub import download
 from renaissance.manifest import model_in
-from renaissance.recipe import Recipe, SavedStart, Surgery
+from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
 from renaissance.registry import Registry
-from renaissance.resolve import Plan, TaskPlan, resolve
-from renaissance.spec import shown
+from renaissance.resolve import Plan, TaskPlan, resolve, task_names
+from renaissance.spec import did_you_mean, shown
 from renaissance.trust import trusted
 
 
-def task_options(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    """Return the options of every task of a recipe, those to train and those to measure alone.
+def with_entry_names(recipe: Recipe, registry: Registry) -> Recipe:
+    """Return the recipe with the names that a plan gives to its tasks; those of weight 0 are left out.
 
     Raises:
-        SpecError: a task that is trained has other options under `evaluation.tasks`.
+        SpecError: a task is unknown, stands there twice, or has options in two places.
     """
-    options: dict[str, Mapping[str, Any]] = {name: use.options for name, use in recipe.tasks.items()}
-    for name, given in recipe.evaluation.tasks.items():
-        if name in options and given:
+    names = task_names((*recipe.tasks, *recipe.evaluation.tasks), registry)
+    tasks: dict[str, TaskUse] = {}
+    for written, use in recipe.tasks.items():
+        if names[written] in tasks:
+            raise SpecError(f"The task '{shown(written)}' stands twice under 'tasks'; keep one.")
+        tasks[names[written]] = use
+    measured = {names[written]: options for written, options in recipe.evaluation.tasks.items()}
+    for name in set(tasks) & set(measured):
+        if measured[name]:
+            raise SpecError(f"The options of '{name}' stand under 'tasks'; leave evaluation.tasks.{name} empty.")
+    trained = {name: use for name, use in tasks.items() if use.weight > 0}
+    evaluation = recipe.evaluation.model_copy(update={"tasks": measured})
+    return recipe.model_copy(update={"tasks": trained, "evaluation": evaluation})
+
+
+def task_options(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
+    """Return the options of every task of a recipe, those to train and those to measure alone."""
+    return {**recipe.evaluation.tasks, **{name: use.options for name, use in recipe.tasks.items()}}
+
+
+def measured_tasks(plan: Plan) -> list[str]:
+    """Return the tasks of a plan that have a score; there may be none."""
+    return [name for name, task in plan.tasks.items() if task.entry.evaluates]
+
+
+def check_primary(recipe: Recipe, plan: Plan, splits: Collection[str]) -> None:
+    """Check that the score that counts is one that is measured.
+
+    Raises:
+        SpecError: its split or its task is not measured.
+    """
+    if recipe.evaluation.primary is None:
+        return
+    split, _, rest = recipe.evaluation.primary.partition("/")
+    task, _, metric = rest.partition("/")
+    tasks = measured_tasks(plan)
+    for what, given, known in (("split", split, splits), ("task", task, tasks)):
+        if given not in known:
+            names = ", ".join(known) or "none"
             raise SpecError(
-                f"The options of '{shown(name)}' stand under 'tasks'; leave evaluation.tasks.{shown(name)} empty."
+                f"evaluation.primary is 'split/task/metric', and the {what} '{shown(given)}' is not measured; "
+                f"there are: {names}.{did_you_mean(given, known)}"
             )
-        options.setdefault(name, given)
-    return options
+    if not metric:
+        raise SpecError("evaluation.primary is 'split/task/metric', such as 'test/retrieval/R@10'; name the metric.")
 
 
 def start(recipe: Recipe, registry: Registry) -> tuple[Assembly, dict[str, list[str]]]:
@@ -50,8 +87,23 @@ def start(recipe: Recipe, registry: Registry) -> tuple[Assembly, dict[str, list[
         return _operated(recipe, recipe.start, options, registry)
     plan = resolve(recipe.start, options, registry=registry)
     check_trainable(plan, recipe)
+    check_measurable(plan, recipe, trained=set(recipe.tasks))
     assembly = assemble(plan, seed=recipe.seed)
     return assembly, {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
+
+
+def check_measurable(plan: Plan, recipe: Recipe, *, trained: Collection[str]) -> None:
+    """Refuse to measure a head that nobody trained, and what cannot be measured.
+
+    Raises:
+        SpecError: naming the task.
+    """
+    for name in recipe.evaluation.tasks:
+        entry = plan.tasks[name].entry
+        if not entry.evaluates:
+            raise SpecError(f"The task '{name}' has no score of its own; leave it out of evaluation.tasks.")
+        if entry.trains and name not in trained:
+            raise SpecError(f"The head of '{name}' would be measured untrained; add '{name}' to tasks, with a weight.")
 
 
 def check_trainable(plan: Plan, recipe: Recipe) -> None:
@@ -60,7 +112,7 @@ def check_trainable(plan: Plan, recipe: Recipe) -> None:
     Raises:
         SpecError: naming the task.
     """
-    for name, use in recipe.tasks.items():
+    for name in recipe.tasks:
         entry = plan.tasks[name].entry
         if not entry.trains:
             raise SpecError(f"The task '{name}' is measured and not trained; put it under evaluation.tasks.")
@@ -72,11 +124,6 @@ def check_trainable(plan: Plan, recipe: Recipe) -> None:
             raise SpecError(
                 f"The task '{name}' reads {', '.join(entry.fields)} of the data, which images with captions lack."
             )
-        tokenizer = plan.text.facts
-        if entry.needs_mask_token and use.weight and tokenizer.vocabulary is None:
-            raise SpecError(
-                f"The task '{name}' needs a tokenizer with a mask token, which '{plan.text.name}' does not have."
-            )
 
 
 def _operated(
@@ -87,9 +134,11 @@ def _operated(
     plan = resolve(assembly.plan.spec, options, registry=registry)
     plan = replace(plan, tasks=_kept_options(plan.tasks, assembly.plan.tasks, options))
     check_trainable(plan, recipe)
+    check_measurable(plan, recipe, trained={*recipe.tasks, *assembly.plan.tasks})
     _check_declared(saved.surgery, assembly, plan)
-    new = assemble_tasks(plan, assembly, recipe.seed)
     before = set(assembly.state_dict())
+    assembly.encoder.add_slots(max(task.entry.slots for task in plan.tasks.values()))
+    new = assemble_tasks(plan, assembly, recipe.seed)
     operated = Assembly(plan, assembly.encoder, new)
     after = set(operated.state_dict())
     return operated, {

@@ -245,6 +245,40 @@ def test_a_run_is_not_overwritten(tiny_recipe: Recipes, whole: Path) -> None:
     assert (whole / "scores.json").read_bytes() == before
 
 
+def test_a_log_line_that_a_kill_cut_off_does_not_stop_a_resume(long_recipe: dict[str, Any], tmp_path: Path) -> None:
+    interrupted(long_recipe, tmp_path / "run", 6)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    resumed = run(long_recipe, out=tmp_path / "run", resume=True)
+    assert resumed.scores["training"]["updates"] == 12
+
+
+def test_resume_takes_the_runs_of_the_name_and_no_longer_name(
+    tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = run(tiny_recipe(), resume=False).folder
+    run(tiny_recipe(name="tiny-other"))
+    assert run(tiny_recipe(), resume=True).folder == first == Path("runs/tiny")
+
+
+def test_a_task_of_weight_0_is_left_out_of_the_model(tiny_recipe: Recipes, tmp_path: Path) -> None:
+    folder = run(tiny_recipe(tasks={"itc": {}, "mlm": {"weight": 0}}), out=tmp_path / "run").folder
+    assert sorted(load(folder / "model").tasks) == ["itc", "retrieval"]
+
+
+def test_evaluation_in_training_changes_no_weight(long_recipe: dict[str, Any], tmp_path: Path) -> None:
+    short = {**long_recipe, "budget": {"steps": 6}}
+    measured = {**short["evaluation"], "every": 2, "validation": 4}
+    data = {**short["data"], "train": 32}
+    # validation takes samples out of training, so both set them aside, and one looks at them once at most
+    often = run({**short, "data": data, "evaluation": measured}, out=tmp_path / "often").folder
+    seldom = run({**short, "data": data, "evaluation": {**measured, "every": 5}}, out=tmp_path / "seldom").folder
+    assert same(weights(often), weights(seldom))
+    lines = [json.loads(line) for line in (tmp_path / "often" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation/itm/accuracy" in line] == [2, 4]
+
+
 REFUSED = {
     "an unknown recipe": ("demoo", SpecError, "demo"),
     "a split that is not there": ({"evaluation": {"splits": ["tset"]}}, DataError, "no split 'tset'"),
@@ -259,6 +293,21 @@ REFUSED = {
     ),
     "data that are not there": ({"data": {"kind": "images", "path": "nowhere"}}, DataError, "nowhere"),
     "an unknown task": ({"tasks": {"mln": {}}}, SpecError, "Did you mean 'mlm'"),
+    "a head that nobody trains": (
+        {"tasks": {"itc": {}}, "evaluation": {"tasks": {"itm": {}}}}, SpecError, "'itm' would be measured untrained",
+    ),
+    "a head of weight 0": (
+        {"tasks": {"itc": {}, "itm": {"weight": 0}}, "evaluation": {"tasks": {"itm": {}}}}, SpecError, "untrained",
+    ),
+    "a task without a score": (
+        {"evaluation": {"tasks": {"mlm": {}}, "untrained": False}}, SpecError, "'mlm' has no score of its own",
+    ),
+    "a primary score of another split": (
+        {"evaluation": {"primary": "tset/itm/accuracy"}}, SpecError, "Did you mean 'test'",
+    ),
+    "a primary score of a task that is not measured": (
+        {"evaluation": {"primary": "test/retrieval/R@1"}}, SpecError, "the task 'retrieval' is not measured",
+    ),
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from renaissance import recipe
 from renaissance.data.captions import clean_caption, normalise
@@ -15,8 +14,7 @@ from renaissance.data.readers.sources import ArrowImage, FileImage
 from renaissance.data.readers.tables import BadRow, Row, Table
 from renaissance.data.records import ImageSource, Record
 from renaissance.errors import DataError, SampleError
-
-OnBadSample = Literal["error", "skip"]
+from renaissance.recipe import OnBadSample
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from renaissance import recipe
 from renaissance.data.readers.hf import is_datasets_folder, open_datasets_folder
-from renaissance.data.readers.rows import OnBadSample, ReadRecords, read_records
+from renaissance.data.readers.rows import ReadRecords, read_records
 from renaissance.data.readers.tables import SUFFIXES, Table, open_table
 from renaissance.errors import DataError
+from renaissance.recipe import OnBadSample
+from renaissance.spec import shown
 
 USUAL_STEMS = ("captions", "metadata", "annotations", "results")
 
@@ -24,8 +27,8 @@ def read_images(path: Path, columns: recipe.Columns, *, cache: Path, on_bad_samp
 
 
 def _table(path: Path, cache: Path) -> Table:
-    if not path.exists():
-        raise DataError(f"There is no data at '{path}'. Give a folder of images with a caption file, or that file.")
+    if not os.path.exists(path):  # unlike the method, it has an answer for names that no file can have
+        raise DataError(f"There is no data at '{shown(path)}'. Give a folder of images with a caption file, or that file.")
     if path.is_file():
         return open_table(path, cache)
     if is_datasets_folder(path):

@@ -38,18 +38,8 @@ def prepare_world(data: WorldData, cache: Path) -> Path:
     return folder
 
 
-def write_world(folder: Path, data: WorldData) -> None:
-    """Generate scenes into `folder`, which appears when it is complete. The same data give the same bytes.
-
-    Raises:
-        OutputError: the folder exists, or cannot be written.
-    """
-    if folder.exists() or not _write(folder, data):
-        raise OutputError(f"'{folder}' exists already. Remove it, or choose another folder.")
-
-
-def _write(folder: Path, data: WorldData) -> bool:
-    """Write beside the folder, then rename; return whether the folder is ours, not that of a faster process."""
+def _write(folder: Path, data: WorldData) -> None:
+    """Write beside the folder, then rename; that of a process that was faster stays."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
@@ -58,10 +48,8 @@ def _write(folder: Path, data: WorldData) -> bool:
             try:
                 whole.rename(folder)
             except OSError:
-                if (folder / CAPTIONS).is_file():
-                    return False
-                raise
-            return True
+                if not (folder / CAPTIONS).is_file():
+                    raise
     except OSError as error:
         raise OutputError(f"The scenes cannot be written to '{folder}': {error.strerror or error}.") from None
 
