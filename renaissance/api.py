@@ -224,14 +224,23 @@ class TowerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class WordPieces:
+    """Ids of the tokens that are pieces of a word: `continues` that of the token before, `unfinished` that after."""
+
+    continues: tuple[int, ...] = ()
+    unfinished: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """What a task must know of a tokenizer; `special_ids` are never masked."""
+    """What a task must know of a tokenizer; `special_ids` are never masked. pieces: None where words are not known."""
 
     vocabulary: int
     pad_id: int
     mask_id: int | None
     special_ids: tuple[int, ...]
     max_tokens: int
+    pieces: WordPieces | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def build_tasks(plan: Plan, encoder: TwoTower, seed: int, *, empty: bool = False
             tasks[name] = load_factory(task.entry)(task.options, model=encoder.facts())
         if task.entry.evaluates and not callable(getattr(tasks[name], "score", None)):
             raise PluginError(
-                f"The task '{name}' of the plugin '{task.plugin}' says that it measures models, and has no method 'score'; "
+                f"The task '{name}' of the plugin '{task.plugin}' says that it measures, and has no method 'score'; "
                 "report it to the plugin, or leave the task out."
             )
     return tasks

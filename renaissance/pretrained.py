@@ -5,6 +5,7 @@ Letters in shapes: V images, T texts, n pairs, W width of the shared space.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,8 @@ from renaissance.models.two_tower import TwoTower
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
 from renaissance.spec import TwoTowerSpec
-from renaissance.toolkit.modes import evaluating
 from renaissance.toolkit.devices import moved
+from renaissance.toolkit.modes import evaluating
 from renaissance.trust import trusted
 
 Picture: TypeAlias = Image | Path | str | bytes

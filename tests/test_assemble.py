@@ -9,7 +9,7 @@ import torch
 
 from renaissance.api import Capabilities
 from renaissance.assemble import assemble
-from renaissance.errors import SpecError
+from renaissance.errors import PluginError, SpecError
 from renaissance.resolve import resolve
 
 
@@ -45,6 +45,13 @@ def test_a_plan_is_kept_with_the_model(tiny_model: Callable[..., Any], tiny_spec
     model = tiny_model(("mlm", "itm"))
     assert model.plan.spec == resolve(tiny_spec(), ("mlm", "itm")).spec
     assert list(model.tasks) == ["mlm", "itm"]
+
+
+def test_a_task_that_says_it_measures_and_cannot_is_refused(tiny_spec: Callable[..., str]) -> None:
+    plan = resolve(tiny_spec(), ("mlm",))
+    measuring = replace(plan.tasks["mlm"], entry=replace(plan.tasks["mlm"].entry, evaluates=True))
+    with pytest.raises(PluginError, match=r"The task 'mlm' of the plugin 'renaissance' .* has no method 'score'"):
+        assemble(replace(plan, tasks={"mlm": measuring}))
 
 
 def test_a_backbone_that_is_not_what_it_said_is_refused(tiny_spec: Callable[..., str]) -> None:

@@ -5,13 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from renaissance.api import BackboneEntry, FusionHeadEntry, Options, TaskEntry
+from renaissance.api import BackboneEntry, FusionHeadEntry, TaskEntry
 from renaissance.errors import PluginError, UnknownComponentError
-from renaissance.registry import BUILTIN, GROUP, Plugin, Registry, installed_plugins, load_factory, option_fields
+from renaissance.registry import BUILTIN, GROUP, Plugin, Registry, installed_plugins, load_factory
 from renaissance.resolve import resolve
 
 GOOD = """
@@ -244,14 +243,6 @@ def test_built_ins_are_entries_of_three_kinds() -> None:
 def test_a_factory_that_is_not_there_is_a_typed_error(factory: str) -> None:
     with pytest.raises(PluginError, match=f"The factory '{factory}' of 'x' cannot be imported"):
         load_factory(TaskEntry(name="x", summary="", factory=factory))
-
-
-def test_the_options_of_an_entry_are_described() -> None:
-    class Sizes(Options):
-        width: int = 3
-
-    fields: Any = option_fields(Sizes)
-    assert fields["width"]["default"] == 3
 
 
 def test_a_plugin_is_known_by_its_metadata_before_it_is_imported() -> None:

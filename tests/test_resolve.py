@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from renaissance.api import FusionHeadEntry, TaskEntry, hookimpl
+from renaissance.api import BackboneEntry, TaskEntry, hookimpl
 from renaissance.errors import PluginError, SpecError, UnknownComponentError
 from renaissance.registry import Plugin, Registry
-from renaissance.resolve import Plan, resolve
+from renaissance.resolve import Plan, resolve, task_names
 from renaissance.shorthand import format_spec, parse_spec
 
 TOWERS = "vit-base + bert-base"
@@ -162,6 +162,7 @@ def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str
         (f"{TOWERS}, random text[:2]", "weights are chosen for whole towers; write 'random text'"),
         (f"{TOWERS}, pretrained fusion", "A fusion head has no pretrained weights of its own"),
         ("tiny-vit + bert-base", "'tiny-vit' has no pretrained weights; say 'random vision', or 'random both'"),
+        (f"{TOWERS}, frozen text.embeddings[:1]", r"embeddings have no layers; write 'frozen text.embeddings', or"),
         ("swin-tiny + bert-base, frozen vision[:2]", "'swin-tiny' does not list its layers; write 'frozen vision'"),
     ],
 )
@@ -196,6 +197,23 @@ def test_later_rules_win(line: str, held: list[str]) -> None:
     assert frozen(line) == held
 
 
+@pytest.mark.parametrize(
+    ("line", "held"),
+    [
+        ("frozen vision[0:], frozen vision[:2]", ["vision[0:]"]),
+        ("frozen vision[:2], frozen vision[0:]", ["vision[0:]"]),
+        ("frozen vision[0:], frozen vision.embeddings", ["vision[0:]"]),
+        ("frozen vision[:2], frozen vision[:5]", ["vision[:5]"]),
+        ("frozen vision[:-2], frozen vision[:-1]", ["vision[:-1]"]),
+        ("frozen vision[:3], frozen vision[:-2]", ["vision[:3]", "vision[:-2]"]),
+        ("frozen vision[:3], frozen vision[:-2], frozen vision", ["vision"]),
+        ("frozen vision[:3], frozen vision[:-2], trainable vision", []),
+    ],
+)
+def test_of_a_depth_that_only_the_build_knows_the_widest_range_holds(line: str, held: list[str]) -> None:
+    assert [str(part) for part in resolve(f"timm:resnet18 + bert-base, {line}").frozen] == held
+
+
 def test_later_words_on_weights_win() -> None:
     plan = resolve(f"{TOWERS}, random both, pretrained text")
     assert (plan.vision.weights, plan.text.weights) == ("random", "pretrained")
@@ -209,6 +227,22 @@ def test_retrieval_needs_itc() -> None:
         resolve(TOWERS, ("mlm", "retrieval"))
 
 
+def test_re_ranking_needs_itm() -> None:
+    with pytest.raises(SpecError, match="rerank orders by ITM scores; add the task 'itm', or leave rerank out"):
+        resolve(TOWERS, {"itc": {}, "retrieval": {"rerank": 8}})
+    assert "retrieval" in resolve(TOWERS, {"itc": {}, "itm": {}, "retrieval": {"rerank": 8}}).tasks
+    assert "retrieval" in resolve(TOWERS, {"itc": {}, "retrieval": {}}).tasks
+
+
+def test_a_task_is_called_in_a_plan_by_its_own_name_however_it_is_written() -> None:
+    registry = Registry([plugin("extra", task("other"))])
+    assert task_names(("mlm", "renaissance:itm", "extra:other", "other"), registry) == {
+        "mlm": "mlm", "renaissance:itm": "itm", "extra:other": "other", "other": "other",
+    }  # fmt: skip
+    with pytest.raises(UnknownComponentError, match="Did you mean 'mlm'"):
+        task_names(("mln",), registry)
+
+
 @pytest.mark.parametrize("task", ["mlm", "itm"])
 def test_a_dual_encoder_fuses_nothing(task: str) -> None:
     with pytest.raises(SpecError, match=f"The task '{task}' reads the fused .* output, which 'dual' does not give"):
@@ -219,10 +253,12 @@ def test_a_dual_encoder_takes_contrast_and_retrieval() -> None:
     assert list(resolve(f"{TOWERS}, dual", ("itc", "retrieval")).tasks) == ["itc", "retrieval"]
 
 
-def plugin(name: str, *entries: TaskEntry | FusionHeadEntry) -> Plugin:
-    """Return a plugin that offers these tasks, its module held in memory."""
+def plugin(name: str, *entries: TaskEntry | BackboneEntry) -> Plugin:
+    """Return a plugin that offers these tasks and backbones, its module held in memory."""
     module = ModuleType(f"plugin_{name}_in_memory")
     tasks = [entry for entry in entries if isinstance(entry, TaskEntry)]
+    backbones = [entry for entry in entries if isinstance(entry, BackboneEntry)]
+    module.register_backbones = hookimpl(lambda: backbones)  # type: ignore[attr-defined]  # a module made here
     module.register_tasks = hookimpl(lambda: tasks)  # type: ignore[attr-defined]  # a module made here
     sys.modules[module.__name__] = module
     return Plugin(name, module.__name__, f"renaissance-plugin-{name}", "0.3")
@@ -273,6 +309,13 @@ def test_a_plugin_that_failed_is_told_when_it_is_named() -> None:
         resolve(TOWERS, ("gone:x",), registry=Registry([Plugin("gone", "a_module_that_is_not_there", "dist", "1")]))
 
 
+@pytest.mark.parametrize("describe", [lambda options: 1 // 0, lambda options: None])
+def test_a_backbone_that_cannot_describe_itself_is_told_with_its_plugin(describe: Any) -> None:
+    eye = BackboneEntry(name="eye", summary="", factory="x:y", modality="vision", describe=describe)
+    with pytest.raises(PluginError, match=r"The plugin 'odd' cannot describe 'eye'.*report it to the plugin"):
+        resolve("odd:eye + bert-base", registry=Registry([plugin("odd", eye)]))
+
+
 # --- the canonical form -----------------------------------------------------------------------------------------------
 
 
@@ -284,6 +327,7 @@ def test_a_plugin_that_failed_is_told_when_it_is_named() -> None:
         "tiny-vit + tiny-bert, random both, frozen text[:-1], lxmert(layers=2, width=32, heads=2)",
         "timm:resnet18@abc + transformers:org/model, random vision, frozen fusion, co-attention",
         "deit-tiny + electra-small, frozen text.embeddings, frozen vision[:3]",
+        "timm:resnet18 + bert-base, frozen vision[:3], frozen vision[:-2]",
     ],
 )
 def test_the_canonical_spec_is_a_fixed_point(line: str) -> None:

@@ -77,6 +77,11 @@ def test_an_unknown_key_shows_its_path_and_the_nearest_of_the_keys_beside_it() -
     )
 
 
+def test_a_misspelt_key_is_told_before_the_key_that_is_missing_for_it() -> None:
+    with pytest.raises(SpecError, match=r"unknown key 'txt'\. Did you mean 'text'\?"):
+        validate_spec({"architecture": "two-tower", "vision": {"name": "vit-base"}, "txt": {"name": "bert-base"}})
+
+
 def test_an_unknown_key_that_is_a_word_of_the_grammar_is_named_all_the_same() -> None:
     with pytest.raises(
         SpecError, match=r"unknown key 'frozen'\. Known keys: architecture, fusion, rules, text, vision\."

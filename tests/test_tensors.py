@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from renaissance.errors import ModelFileError, NonFiniteError
+from renaissance.errors import ModelFileError, NonFiniteError, OutputError
 from renaissance.tensors import load_state, read_header, read_state, save_state
 
 
@@ -39,6 +39,20 @@ def written(path: Path, header: object, data: bytes = b"") -> Path:
 
 def entry(shape: list[Any], start: int, stop: int, dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OutputError, match=r"The weights cannot be written \(.*\)\. Free some space"):
+            save_state({"weight": torch.zeros(100_000)}, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # --- ties -------------------------------------------------------------------------------------------------------------

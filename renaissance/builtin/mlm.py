@@ -29,6 +29,8 @@ class MaskedLanguageModelling(nn.Module):
             )
         assert model.fused_text is not None
         self.options, self.tokenizer = options, model.tokenizer
+        self.pieces: Tensor | None
+        self.register_buffer("pieces", _pieces(model.tokenizer) if options.whole_word else None, persistent=False)
         width = model.fused_text
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
         self.decoder = nn.Linear(width, model.tokenizer.vocabulary)
@@ -65,31 +67,65 @@ class MaskedLanguageModelling(nn.Module):
         texts = batch.texts
         row = batch.pairs[:, 1]
         ids, mask = texts.token_ids[row], texts.mask[row]
-        masked, labels = mask_tokens(ids, mask, batch.seeds, self.tokenizer, self.options)
+        masked, labels = mask_tokens(ids, mask, batch.seeds, self.tokenizer, self.options, self.pieces)
         segments = None if texts.segment_ids is None else texts.segment_ids[row]
         return TextInput(masked, mask, segments), labels
 
 
 def mask_tokens(
-    ids: Tensor, mask: Tensor, seeds: Tensor, tokenizer: TokenizerFacts, options: MlmOptions
+    ids: Tensor,
+    mask: Tensor,
+    seeds: Tensor,
+    tokenizer: TokenizerFacts,
+    options: MlmOptions,
+    pieces: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (ids with masked tokens, labels), both int64 [P, L]; labels are -100 where nothing is predicted.
 
     Of the chosen tokens 80% become the mask token, 10% a random token, 10% stay. Special and padding tokens are never
-    chosen. What is drawn for a pair depends on its seed alone.
+    chosen. With `pieces` bool [2, vocabulary] (tokens that continue a word, tokens that leave it unfinished) the tokens
+    of a word are chosen together. What is drawn for a pair depends on its seed alone.
     """
     assert tokenizer.mask_id is not None
     length = ids.shape[1]
-    chance = uniform(seeds, "mlm position", length)
     special = torch.isin(ids, torch.tensor(tokenizer.special_ids, device=ids.device))
     eligible = mask & ~special
+    first = _first_tokens(ids, eligible, pieces)
+    chance = uniform(seeds, "mlm position", length).gather(1, first)  # one draw for a word
     chosen = eligible & (chance < options.probability)
     if options.at_least_one:
         lowest = chance.masked_fill(~eligible, 2.0).argmin(1, keepdim=True)
-        first = torch.zeros_like(chosen).scatter_(1, lowest, True) & eligible
-        chosen = chosen | (first & ~chosen.any(1, keepdim=True))
+        likeliest = eligible & (first == first.gather(1, lowest))
+        chosen = chosen | (likeliest & ~chosen.any(1, keepdim=True))
     kind = uniform(seeds, "mlm kind", length)
     drawn = (uniform(seeds, "mlm token", length) * tokenizer.vocabulary).long()
     masked = torch.where(chosen & (kind < 0.8), tokenizer.mask_id, ids)
     masked = torch.where(chosen & (kind >= 0.8) & (kind < 0.9), drawn, masked)
     return masked, torch.where(chosen, ids, IGNORED)
+
+
+def _pieces(tokenizer: TokenizerFacts) -> Tensor:
+    """Return bool [2, vocabulary]: which tokens continue the word of the token before, and which that of the next.
+
+    Raises:
+        SpecError: the tokenizer does not say.
+    """
+    if tokenizer.pieces is None:
+        raise SpecError(
+            "'mlm': whole_word needs to know which tokens are pieces of one word, and the tokenizer of this text tower "
+            "marks no words; leave whole_word out."
+        )
+    table = torch.zeros(2, tokenizer.vocabulary, dtype=torch.bool)
+    table[0, list(tokenizer.pieces.continues)] = True
+    table[1, list(tokenizer.pieces.unfinished)] = True
+    return table
+
+
+def _first_tokens(ids: Tensor, eligible: Tensor, pieces: Tensor | None) -> Tensor:
+    """Return for each token where its word starts, int64 [P, L]; without `pieces` each token is a word."""
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    if pieces is None:
+        return places
+    joined = torch.zeros_like(eligible)
+    joined[:, 1:] = (pieces[0][ids[:, 1:]] | pieces[1][ids[:, :-1]]) & eligible[:, 1:] & eligible[:, :-1]
+    return places.masked_fill(joined, 0).cummax(1).values

@@ -15,9 +15,10 @@ import open_clip
 import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-from renaissance.api import TextInput, TokenizerFacts
+from renaissance.api import TextInput, TokenizerFacts, WordPieces
 from renaissance.builtin.open_clip_library import first_line, quiet
 from renaissance.errors import HubError, ModelFileError, SpecError
+from renaissance.toolkit.words import unfinished_pieces, word_pieces
 
 SETTINGS_FILE = "open_clip_tokenizer.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -121,9 +122,16 @@ class OpenClipTokenizer:
 def _facts(tokenizer: SimpleTokenizer | HFTokenizer, vocabulary: int) -> TokenizerFacts:
     if isinstance(tokenizer, SimpleTokenizer):
         pad, mask, special = 0, None, tuple(tokenizer.all_special_ids)
+        pieces: WordPieces | None = unfinished_pieces(tokenizer.encoder)
     else:
         inner = tokenizer.tokenizer
         pad, mask, special = inner.pad_token_id, inner.mask_token_id, tuple(sorted(inner.all_special_ids))
+        pieces = word_pieces(inner.backend_tokenizer)
     return TokenizerFacts(
-        vocabulary=vocabulary, pad_id=pad, mask_id=mask, special_ids=special, max_tokens=tokenizer.context_length
+        vocabulary=vocabulary,
+        pad_id=pad,
+        mask_id=mask,
+        special_ids=special,
+        max_tokens=tokenizer.context_length,
+        pieces=pieces,
     )

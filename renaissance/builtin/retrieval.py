@@ -14,7 +14,7 @@ from renaissance.toolkit.metrics import finite, recalls
 
 
 class Retrieval(nn.Module):
-    """Rank all texts for each image and all images for each text: R@1, R@5, R@10, and the mean of the six.
+    """Rank all texts for each image and all images for each text: R@1, R@5, R@10, their means and their sum.
 
     With `rerank` the best k by ITC are ordered by their ITM scores and stay above all others.
     """

@@ -18,6 +18,7 @@ class MlmOptions(Options):
     """Options of masked language modelling."""
 
     probability: Share = Field(0.15, description="Share of the tokens that are predicted.")
+    whole_word: bool = Field(False, description="Choose whole words: all tokens of one, or none.")
     at_least_one: bool = Field(
         False, description="Predict at least one token of each caption (short captions often have none)."
     )

@@ -32,6 +32,7 @@ from renaissance.builtin.timm_library import (
 from renaissance.errors import CapabilityError, ModelFileError, RenaissanceError, SpecError
 from renaissance.toolkit.building import LooseParameters, build_empty, drop_parts, unused_parts
 from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.layered import layer_indices
 
 if TYPE_CHECKING:
     from renaissance.builtin.timm_entries import TimmOptions
@@ -127,7 +128,7 @@ class TimmVision(nn.Module):
         """Return the outputs of these stages, each as tokens [V, N', D']."""
         if not hasattr(self.model, "forward_intermediates"):
             raise CapabilityError(f"timm:{self._name} cannot give its layers. Choose another backbone for this head.")
-        wanted = _indices(layers, len(self.model.feature_info))
+        wanted = layer_indices(layers, len(self.model.feature_info))
         maps = self.model.forward_intermediates(
             pixels, indices=sorted(set(wanted)), output_fmt="NCHW", intermediates_only=True
         )

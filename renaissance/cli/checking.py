@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 
-from renaissance import recipe, spec
+from renaissance import spec
 from renaissance.api import Options, Unknown
 from renaissance.cli.listing import capabilities
 from renaissance.cli.output import JsonFlag, json_text, print_facts, print_json, print_table, shown_value
@@ -55,6 +56,8 @@ def schema(
     as_json: JsonFlag = False,
 ) -> None:
     """Print the JSON Schema of specs or of recipes; it is JSON with or without --json."""
+    from renaissance import recipe
+
     print_json(spec.json_schema() if of == "spec" else recipe.json_schema())
 
 
@@ -62,7 +65,7 @@ def schema(
 
 
 def _parts(plan: Plan) -> dict[str, dict[str, Any]]:
-    held = {part.name: part for part in plan.frozen}
+    held = {name: [str(part) for part in plan.frozen if part.name == name] for name in ("vision", "text", "fusion")}
     parts = {name: _tower(tower) for name, tower in (("vision", plan.vision), ("text", plan.text))}
     parts["fusion"] = {
         "name": plan.fusion.name,
@@ -71,7 +74,7 @@ def _parts(plan: Plan) -> dict[str, dict[str, Any]]:
         "chosen": _chosen(plan.fusion.options),
         "facts": {"outputs": sorted(plan.fusion.entry.outputs)},
     }
-    return {name: {**part, "frozen": str(held[name]) if name in held else None} for name, part in parts.items()}
+    return {name: {**part, "frozen": ", ".join(held[name]) or None} for name, part in parts.items()}
 
 
 def _tower(tower: TowerPlan) -> dict[str, Any]:
@@ -109,11 +112,20 @@ def _print_plan(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _held(frozen: str | None) -> str:
+    """Return what holds still in words: 'no', 'all of it', 'embeddings', or so many layers."""
     if frozen is None:
         return "no"
+    if "[" in frozen:
+        stops = re.findall(r"\[0?:(-?\d*)\]", frozen)
+        return "embeddings and " + " and ".join(_layers(stop) for stop in stops)
     _, dot, group = frozen.partition(".")
-    _, bracket, layers = frozen.partition("[:")
-    return group if dot else f"embeddings and first {layers.removesuffix(']')} layers" if bracket else "all of it"
+    return group if dot else "all of it"
+
+
+def _layers(stop: str) -> str:
+    if not stop:
+        return "all layers"
+    return f"layers [:{stop}]" if stop.startswith("-") else f"first {stop} layers"
 
 
 def _facts(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

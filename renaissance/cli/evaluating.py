@@ -10,7 +10,6 @@ import typer
 from renaissance.cli.output import JsonFlag, print_json
 from renaissance.cli.quiet import quiet
 from renaissance.errors import SpecError
-from renaissance.recipe import load_recipe
 from renaissance.spec import shown
 
 ModelArgument = Annotated[
@@ -78,6 +77,8 @@ def evaluate(
 
 def _data(model: str, data: Path | None) -> Any:
     """Return what `renaissance.evaluate` measures on: a data section of a recipe, or a path."""
+    from renaissance.recipe import load_recipe
+
     if data is not None:
         return load_recipe(data).data if data.suffix in (".yaml", ".yml") else data
     recipe = Path(model) / "recipe.yaml"

@@ -12,12 +12,11 @@ import typer
 from renaissance.cli.output import JsonFlag, note, print_facts, print_json
 from renaissance.cli.quiet import quiet
 from renaissance.errors import ModelFileError, SpecError
-from renaissance.recipe import ImagesData, Recipe, SavedStart, load_recipe, parse_yaml, validate_recipe
-from renaissance.resolve import resolve
 from renaissance.spec import shown
 
 if TYPE_CHECKING:
     from renaissance.progress import Progress
+    from renaissance.recipe import Recipe
     from renaissance.training.run import Run
 
 OnBad = Annotated[
@@ -78,10 +77,19 @@ def run(
 
 def _check_early(path: Path, changes: Sequence[str]) -> None:
     """Show the faults of a recipe before torch is imported, which takes seconds."""
+    from renaissance.recipe import SavedStart, load_recipe
+    from renaissance.registry import default_registry
+    from renaissance.resolve import resolve, task_names
+
     recipe = changed(load_recipe(path), changes, None)
     if not isinstance(recipe.start, SavedStart):
-        trained = {name: use.options for name, use in recipe.tasks.items()}
-        resolve(recipe.start, {**recipe.evaluation.tasks, **trained})
+        names = task_names((*recipe.tasks, *recipe.evaluation.tasks), default_registry())
+        trained = {written: use.options for written, use in recipe.tasks.items() if use.weight > 0}
+        known = {names[written] for written in trained}
+        measured = {
+            written: options for written, options in recipe.evaluation.tasks.items() if names[written] not in known
+        }
+        resolve(recipe.start, {**measured, **trained})
 
 
 def changed(recipe: Recipe, changes: Sequence[str], on_bad_sample: str | None) -> Recipe:
@@ -90,6 +98,8 @@ def changed(recipe: Recipe, changes: Sequence[str], on_bad_sample: str | None) -
     Raises:
         SpecError: a change is no 'key=value', its key is not there, or the recipe is then wrong.
     """
+    from renaissance.recipe import parse_yaml, validate_recipe
+
     tree: dict[str, Any] = recipe.dump()
     if on_bad_sample is not None:
         tree["on_bad_sample"] = on_bad_sample
@@ -139,6 +149,8 @@ def measured_again(done: Run, progress: Progress) -> dict[str, Any]:
 
 def _cheapest(done: Run) -> tuple[str, str]:
     """Return the split and the task that cost least to measure again: the smallest split, and ITM if there is."""
+    from renaissance.recipe import ImagesData
+
     measured = {(row["split"], row["task"]) for row in done.scores["scores"] if row["model"] == "trained"}
     data = done.recipe.data
     # which samples a 'seen' split keeps depends on those that were set aside in training

@@ -23,7 +23,7 @@ def print_run_scores(results: Mapping[str, Any], *, verbose: bool) -> None:
     table = []
     for key, row in by_model["trained"].items():
         is_primary = "/".join(key) == results["primary"]
-        if verbose or is_primary or not _one_direction(row["name"]):
+        if verbose or is_primary or not _said_by_means(row["name"]):
             before = [_value(by_model[model].get(key)) for model in others]
             name = f"{row['name']} (primary)" if is_primary else row["name"]
             table.append([row["split"], row["task"], name, f"{row['chance']:.1f}", *before, _with_interval(row)])
@@ -33,7 +33,7 @@ def print_run_scores(results: Mapping[str, Any], *, verbose: bool) -> None:
 
 def print_scores(rows: Iterable[Row], *, verbose: bool) -> None:
     """Print one row a score of one model."""
-    shown = [row for row in rows if verbose or not _one_direction(row["name"])]
+    shown = [row for row in rows if verbose or not _said_by_means(row["name"])]
     cells = [
         [row["split"], row["task"], row["name"], f"{row['chance']:.1f}", _with_interval(row), str(row["n"])]
         for row in shown
@@ -46,9 +46,9 @@ def _key(row: Row) -> tuple[str, str, str]:
     return row["split"], row["task"], row["name"]
 
 
-def _one_direction(name: str) -> bool:
-    """Whether this is the recall of one direction, whose mean with the other stands in the table too."""
-    return name.removeprefix("reranked ").startswith(("text R@", "image R@"))
+def _said_by_means(name: str) -> bool:
+    """Whether the means in the table say as much: a recall of one direction, or the sum of all."""
+    return name.removeprefix("reranked ").startswith(("text R@", "image R@", "sum of R@"))
 
 
 def _value(row: Row | None) -> str:

@@ -57,9 +57,8 @@ def _held_layers(part: Part, depth: int) -> int:
     stop = depth if part.layers.stop is None else part.layers.stop
     count = stop + depth if stop < 0 else stop
     if not 0 < count <= depth:
-        raise SpecError(
-            f"The {part.name} tower has {depth} layers; 'frozen {part}' holds none, or reaches beyond them."
-        )
+        fault = "holds none of them" if -depth <= stop <= 0 else "reaches beyond them"
+        raise SpecError(f"The {part.name} tower has {depth} layers; 'frozen {part}' {fault}.")
     return count
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -52,50 +54,62 @@ def recall_chance(positive: Tensor, k: int) -> float:
     return 100 * (1 - missed / len(positive))
 
 
-def recall_score(name: str, rank: Tensor, k: int, *, units: Tensor, chance: float, ties: float) -> Score:
-    """Return recall at k of ranks int64 [Q]; units int64 [Q] says which queries are resampled together."""
-    return _score(name, (rank <= k).double(), units, chance=chance, ties=ties)
+@dataclass(frozen=True, slots=True)
+class _Recall:
+    """Hits of one direction at one k: which queries were answered [Q], and the image that each is resampled with."""
+
+    name: str
+    k: int
+    hits: Tensor
+    units: Tensor
+    chance: float
+    ties: float
 
 
 def recalls(by_image: Tensor, by_text: Tensor, positive: Tensor, *, prefix: str = "") -> list[Score]:
-    """Return R@k of text retrieval (by_image [V, T]) and image retrieval (by_text [T, V]), and their mean.
+    """Return R@k of text retrieval (by_image [V, T]) and image retrieval (by_text [T, V]).
 
+    After these six come the mean of both directions at each k, and the sum of the six (at most 600).
     Captions are resampled with their image: the unit of a text is the first image that it belongs to.
     """
-    found: list[Score] = []
+    found: list[_Recall] = []
     text_units = positive.int().argmax(0)
     sides = (("text", by_image, positive, torch.arange(len(positive))), ("image", by_text, positive.T, text_units))
     for side, scores, belongs, units in sides:
         rank, tied = ranks(scores, belongs)
         ties = float(tied.double().mean())
-        found += [
-            recall_score(f"{prefix}{side} R@{k}", rank, k, units=units, chance=recall_chance(belongs, k), ties=ties)
-            for k in KS
-        ]
-    return [*found, *(_mean(found, k, prefix) for k in KS)]
+        found += [_Recall(f"{side} R@{k}", k, (rank <= k).double(), units, recall_chance(belongs, k), ties) for k in KS]
+    single = [_together(f"{prefix}{recall.name}", [recall]) for recall in found]
+    means = [_together(f"{prefix}R@{k}", [recall for recall in found if recall.k == k]) for k in KS]
+    return [*single, *means, _together(f"{prefix}sum of R@k", found, times=len(found))]
 
 
-def _mean(found: list[Score], k: int, prefix: str) -> Score:
-    """Return the mean of both directions at k; its interval takes the two as moving together, so it is wide."""
-    both = [score for score in found if score.name.endswith(f"R@{k}") and score.name.split()[-1] == f"R@{k}"]
-    mean = {name: sum(getattr(s, name) for s in both) / 2 for name in ("value", "low", "high", "chance", "ties")}
-    return Score(name=f"{prefix}R@{k}", n=sum(s.n for s in both), units=min(s.units for s in both), **mean)
+def _together(name: str, recalls: Sequence[_Recall], *, times: int = 1) -> Score:
+    """Return `times` the mean of some recalls; their images are resampled together."""
+    low, high = bootstrap_mean([(recall.hits.numpy(), recall.units.numpy()) for recall in recalls])
+    percent = 100.0 * times
+    return Score(
+        name=name,
+        value=percent * sum(float(recall.hits.mean()) for recall in recalls) / len(recalls),
+        low=percent * low,
+        high=percent * high,
+        chance=times * sum(recall.chance for recall in recalls) / len(recalls),
+        n=sum(len(recall.hits) for recall in recalls),
+        units=len(torch.unique(torch.cat([recall.units for recall in recalls]))),
+        ties=100 * sum(recall.ties for recall in recalls) / len(recalls),
+    )
 
 
 def accuracy_score(name: str, right: Tensor, *, units: Tensor, chance: float, ties: float) -> Score:
     """Return the accuracy over right [Q] or [Q, decisions]; units int64 [Q] are resampled together."""
-    return _score(name, right, units, chance=chance, ties=ties)
-
-
-def _score(name: str, values: Tensor, units: Tensor, *, chance: float, ties: float) -> Score:
-    low, high = bootstrap(values.reshape(len(values), -1).mean(1).numpy(), units.numpy())
+    low, high = bootstrap(right.reshape(len(right), -1).mean(1).numpy(), units.numpy())
     return Score(
         name=name,
-        value=100 * float(values.mean()),
+        value=100 * float(right.mean()),
         low=100 * low,
         high=100 * high,
         chance=chance,
-        n=values.numel(),
+        n=right.numel(),
         units=len(torch.unique(units)),
         ties=100 * ties,
     )
@@ -107,15 +121,29 @@ def bootstrap(values: np.ndarray, units: np.ndarray, *, seed: int = 0) -> tuple[
     Raises:
         ValueError: there are no values.
     """
-    if len(values) == 0:
+    return bootstrap_mean([(values, units)], seed=seed)
+
+
+def bootstrap_mean(samples: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int = 0) -> tuple[float, float]:
+    """Return the 95% percentile interval of the mean of several means, each of values [Q] in units [Q].
+
+    The samples share their units: what is drawn is a unit, with all that each sample has of it.
+
+    Raises:
+        ValueError: a sample has no values.
+    """
+    if not all(len(values) for values, _ in samples):
         raise ValueError("an interval of no values")
-    _, of = np.unique(units, return_inverse=True)
-    sums, counts = np.bincount(of, weights=values), np.bincount(of)
+    known = np.unique(np.concatenate([units for _, units in samples]))
+    rows = [np.searchsorted(known, units) for _, units in samples]
+    sums = np.stack([np.bincount(r, v, len(known)) for r, (v, _) in zip(rows, samples, strict=True)])
+    counts = np.stack([np.bincount(r, minlength=len(known)) for r in rows])
     generator = np.random.default_rng(seed)
     means: list[np.ndarray] = []
-    rows = max(1, CHUNK // len(sums))
-    for start in range(0, RESAMPLES, rows):
-        drawn = generator.integers(len(sums), size=(min(rows, RESAMPLES - start), len(sums)))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    at_once = max(1, CHUNK // sums.size)
+    for start in range(0, RESAMPLES, at_once):
+        drawn = generator.integers(len(known), size=(min(at_once, RESAMPLES - start), len(known)))
+        # a resample may have none of a sample whose units are few: it counts as no hit
+        means.append((sums[:, drawn].sum(-1) / counts[:, drawn].sum(-1).clip(min=1)).mean(0))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 
 from renaissance.api import TextInput, TokenizerFacts
 from renaissance.errors import ModelFileError, SampleError, SpecError
+from renaissance.toolkit.words import word_pieces
 
 TOKENIZER_FILE = "tokenizer.json"
 FACTS_FILE = "tokenizer_facts.json"
@@ -40,9 +41,9 @@ class WordTokenizer:
         Raises:
             SpecError: `max_tokens` leaves no room for a token beside the special ones.
         """
-        self.facts = facts
         self._json = _plain_json(tokenizer)
         self._tokenizer = Tokenizer.from_str(self._json)
+        self.facts = replace(facts, pieces=word_pieces(self._tokenizer))
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if facts.max_tokens <= special:
             raise SpecError(
@@ -174,4 +175,6 @@ def _plain_json(tokenizer: Tokenizer) -> str:
 
 
 def _jsonable(facts: TokenizerFacts) -> Mapping[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(facts).items()}
+    """Return the facts without the pieces of words, which the vocabulary gives again."""
+    values = {fact.name: getattr(facts, fact.name) for fact in fields(facts) if fact.name != "pieces"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

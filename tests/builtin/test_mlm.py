@@ -102,6 +102,78 @@ def test_at_least_one_token_is_chosen_where_that_is_asked_and_one_can_be(seed: i
     assert bool(((without == IGNORED) | (without == found)).all())
 
 
+def word_of(ids: Tensor, mask: Tensor) -> Tensor:
+    """Return which word of its row each token is part of; the pieces are the odd ids."""
+    continues = (ids % 2 == 1) & mask & (ids > 4)
+    continues[:, 1:] &= ids[:, :-1] > 4  # nothing continues a special token
+    return (~continues).cumsum(1)
+
+
+def whole_words(options: MlmOptions, count: int = 4000) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (ids, mask, masked ids, labels) where each odd id continues the word of the id before it."""
+    ids, mask, seeds = captions(count)
+    pieces = torch.stack([torch.arange(1000) % 2 == 1, torch.zeros(1000, dtype=torch.bool)])
+    return ids, mask, *mask_tokens(ids, mask, seeds, FACTS, options, pieces)
+
+
+@pytest.mark.parametrize("at_least_one", [False, True])
+def test_a_word_is_chosen_wholly_or_not_at_all(at_least_one: bool) -> None:
+    ids, mask, _, labels = whole_words(MlmOptions(whole_word=True, at_least_one=at_least_one))
+    chosen, words = labels != IGNORED, word_of(ids, mask)
+    same_word = (words[:, 1:] == words[:, :-1]) & mask[:, 1:] & (ids[:, 1:] > 4)
+    assert int(same_word.sum()) > 10_000
+    assert torch.equal(chosen[:, 1:][same_word], chosen[:, :-1][same_word])
+    assert not bool((chosen & ~(mask & (ids > 4))).any())
+    if at_least_one:
+        assert torch.equal(chosen.any(1), (mask & (ids > 4)).any(1))
+
+
+def test_fifteen_percent_of_the_tokens_of_whole_words_are_chosen_80_10_10() -> None:
+    ids, mask, masked, labels = whole_words(MlmOptions(whole_word=True), 12_000)
+    chosen = labels != IGNORED
+    assert abs(float(chosen.sum() / (mask & (ids > 4)).sum()) - 0.15) < 0.005
+    assert abs(float((masked[chosen] == 4).double().mean()) - 0.8) < 0.02
+    assert abs(float((masked[chosen] == ids[chosen]).double().mean()) - 0.1) < 0.02
+
+
+def test_a_token_that_leaves_its_word_unfinished_is_chosen_with_the_next() -> None:
+    ids = torch.tensor([[2, 10, 11, 20, 3]]).expand(500, 5)
+    pieces = torch.zeros(2, 1000, dtype=torch.bool)
+    pieces[1, [10, 3]] = True
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    chosen = mask_tokens(ids, mask, torch.arange(500), FACTS, MlmOptions(whole_word=True), pieces)[1] != IGNORED
+    assert torch.equal(chosen[:, 1], chosen[:, 2])
+    assert not torch.equal(chosen[:, 2], chosen[:, 3])
+
+
+def test_words_of_one_token_are_chosen_as_tokens_are() -> None:
+    ids, mask, seeds = captions()
+    pieces = torch.zeros(2, 1000, dtype=torch.bool)
+    plain = mask_tokens(ids, mask, seeds, FACTS, MlmOptions(at_least_one=True))
+    whole = mask_tokens(ids, mask, seeds, FACTS, MlmOptions(at_least_one=True, whole_word=True), pieces)
+    assert all(torch.equal(one, other) for one, other in zip(plain, whole, strict=True))
+
+
+def test_whole_words_of_a_tokenizer_that_marks_none_are_refused() -> None:
+    model = ModelFacts(vision=8, text=8, joint=16, fused_text=16, shared_space=False, tokenizer=FACTS)
+    with pytest.raises(SpecError, match=r"whole_word needs to know .* marks no words; leave whole_word out"):
+        MaskedLanguageModelling(MlmOptions(whole_word=True), model=model)
+
+
+def test_a_model_masks_whole_words_of_its_tokenizer_and_saves_no_table(
+    tiny_model: Callable[..., Any], tiny_batch: Any
+) -> None:
+    model = tiny_model({"mlm": {"whole_word": True, "probability": 0.5}})
+    built, pieces = model.tasks["mlm"], model.encoder.text.processor.facts.pieces
+    assert not [name for name in model.state_dict() if "pieces" in name]
+    assert int(built.pieces.sum()) == len(pieces.continues) > 100
+    batch = tiny_batch(model, 4, captions=[(f"a zyzzyva number {number} of quixotry", "x") for number in range(4)])
+    chosen = built._masked(batch)[1] != IGNORED
+    joined = built.pieces[0][batch.texts.token_ids[batch.pairs[:, 1]]][:, 1:]
+    assert int(joined.sum()) > 4
+    assert torch.equal(chosen[:, 1:][joined], chosen[:, :-1][joined])
+
+
 def test_the_head_at_masked_positions_is_the_whole_head_there() -> None:
     built = task()
     tokens = torch.randn(3, 7, 16)

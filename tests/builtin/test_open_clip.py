@@ -292,6 +292,14 @@ def test_a_tokenizer_states_its_facts() -> None:
     assert facts.special_ids == (49_406, 49_407)
 
 
+def test_a_tokenizer_knows_the_pieces_of_words_by_what_ends_them() -> None:
+    processor = text("clip").processor
+    pieces, ids = processor.facts.pieces, processor(["a zyzzyva"]).token_ids[0, 1:-1].tolist()
+    assert pieces.continues == ()
+    assert [id_ in pieces.unfinished for id_ in ids] == [False, *[True] * (len(ids) - 2), False]
+    assert len(ids) > 2
+
+
 def test_preprocessing_is_that_of_the_weights() -> None:
     plain = vision("vit").processor
     squashed = vision("siglip", revision="webli").processor

@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "transformers", "timm", "open_clip", "datasets", "huggingface_hub", "torchvision", "accelerate")
 COMMANDS = ("list", "show", "check", "plugins", "schema", "run", "evaluate")
-BROKEN = "raise RuntimeError('no such luck')"
-INTERRUPTED = "raise KeyboardInterrupt"
-BUGGY = """
+CANNOT_DESCRIBE = """
 from renaissance.api import BackboneEntry, hookimpl
-
-def describe(options):
-    raise ValueError("oops")
 
 @hookimpl
 def register_backbones():
-    return [BackboneEntry(name="odd", summary="Odd.", factory="odd:build", modality="text", describe=describe)]
+    return [BackboneEntry(name="eye", summary="", factory="x:y", modality="vision", describe=lambda options: 1 // 0)]
+"""
+BROKEN = "raise RuntimeError('no such luck')"
+INTERRUPTED = "raise KeyboardInterrupt"
+BUGGY = """
+from renaissance.api import BackboneEntry, Options, hookimpl
+
+class Odd(Options):
+    @classmethod
+    def model_json_schema(cls, *arguments, **named):
+        raise ValueError("oops")
+
+@hookimpl
+def register_backbones():
+    return [BackboneEntry(name="odd", summary="Odd.", factory="odd:build", modality="text", options=Odd)]
 """
 
 
@@ -48,6 +57,14 @@ def test_list_of_one_kind_shows_nothing_else(cli: Cli) -> None:
     components = cli("list", "--kind", "task", "--json").json()["components"]
     assert {component["kind"] for component in components} == {"task"}
     assert {"mlm", "itm", "itc", "retrieval"} <= {component["name"] for component in components}
+
+
+def test_show_of_a_backbone_that_cannot_describe_itself_names_its_plugin(cli: Cli, add_plugin: AddPlugin) -> None:
+    add_plugin("odd", CANNOT_DESCRIBE)
+    for command in (("show", "odd:eye"), ("check", "odd:eye + bert-base")):
+        result = cli(*command)
+        assert result.code == 6
+        assert result.err.startswith("renaissance: The plugin 'odd' cannot describe 'eye' (ZeroDivisionError: ")
 
 
 def test_list_tells_of_a_plugin_that_failed_and_still_lists(cli: Cli, add_plugin: AddPlugin) -> None:
@@ -136,6 +153,9 @@ def test_check_prints_the_canonical_spec(cli: Cli) -> None:
 def test_check_says_what_is_frozen_and_what_the_build_will_tell(cli: Cli) -> None:
     result = cli("check", "timm:resnet18 + bert-base, frozen vision, frozen text[:2]")
     assert "embeddings and first 2 layers" in result.out
+    several = cli("check", "timm:resnet18 + bert-base, frozen vision[:3], frozen vision[:-2], frozen text.embeddings")
+    assert "embeddings and first 3 layers and layers [:-2]" in several.out
+    assert "embeddings and all layers" in cli("check", "timm:resnet18 + bert-base, frozen vision[0:]").out
     assert "checked at build: width" in result.out
 
 

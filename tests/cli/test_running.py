@@ -149,6 +149,25 @@ def test_an_unknown_recipe_lists_the_built_in_ones(cli: Cli) -> None:
     assert "Did you mean 'demo'?" in result.err
 
 
+def test_a_task_may_be_trained_under_its_full_name_and_measured_under_its_own(cli: Cli, tmp_path: Path) -> None:
+    recipe, taken = tmp_path / "named.yaml", tmp_path / "taken"
+    recipe.write_text(
+        RECIPE.replace("tasks: {itm:", "tasks: {renaissance:itm:").replace("{retrieval:", "{itm: {}, retrieval:")
+    )
+    taken.mkdir()
+    (taken / "notes.txt").touch()
+    result = cli("run", str(recipe), "--out", str(taken))
+    assert (result.code, "notes.txt" in result.err or "taken" in result.err) == (8, True), result.err
+
+
+def test_re_ranking_without_itm_is_refused_at_once(cli: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "rerank.yaml"
+    recipe.write_text(RECIPE.replace("itm: {}, ", "").replace("retrieval: {}", "retrieval: {rerank: 4}"))
+    result = cli("run", str(recipe), "--out", str(tmp_path / "run"))
+    assert result.code == 2
+    assert "rerank orders by ITM scores; add the task 'itm', or leave rerank out" in result.err
+
+
 def test_set_changes_one_key_of_the_recipe() -> None:
     recipe = validate_recipe({"start": "tiny-vit + tiny-bert, random both", "tasks": {"itm": {}}})
     new = changed(recipe, ["budget.epochs=3", "tasks.itm.weight=0.5", "data.train=100"], "skip")

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from renaissance.data.augment import Augmentation
+from renaissance.data.augment import augment
 from renaissance.data.decode import decode, open_image
 from renaissance.errors import SampleError
+from renaissance.recipe import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
@@ -176,7 +177,7 @@ def test_training_and_evaluation_see_the_same_upright_picture(orientation: int) 
     image = decode(oriented(orientation), name="photo")
     upright = processor([PHOTO]).pixels
     assert torch.equal(processor([image]).pixels, upright)
-    assert torch.equal(Augmentation().augment(image, processor, 3), upright[0])
+    assert torch.equal(augment(image, processor, Augmentation(), 3), upright[0])
 
 
 @pytest.mark.parametrize("opened", [lambda path: path, lambda path: path.read_bytes(), Image.open])
@@ -204,6 +205,7 @@ BOMB_IN_A_CHILD = """
 import resource, sys, time
 from renaissance.data.decode import decode
 from renaissance.errors import SampleError
+from renaissance.recipe import Augmentation
 data = sys.stdin.buffer.read()
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 try:

@@ -343,6 +343,8 @@ def test_an_id_that_is_no_unicode_text_does_no_harm(pictures: Path, write: Write
 
 
 def test_what_is_no_data_is_refused_with_the_next_step(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no data at '/?n+"):
+        read_images(Path("n" * 300), Columns(), cache=tmp_path, on_bad_sample="error")
     with pytest.raises(DataError, match="There is no data at"):
         read(tmp_path / "nowhere", tmp_path)
     with pytest.raises(DataError, match="holds no caption file"):

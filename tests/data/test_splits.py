@@ -209,6 +209,7 @@ def test_validation_is_at_most_a_quarter_and_says_so() -> None:
     data = split_records(many(40), recipe(), validation=256)
     assert (len(data.train), len(data.validation)) == (30, 10)
     assert any("10 samples of 256 asked for" in fact for fact in data.facts)
+    assert not any("validation" in fact for fact in split_records(many(40), recipe(), validation=0).facts)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from renaissance.data.load import load_data
 from renaissance.data.world.render import render
 from renaissance.data.world.scene import COLOURS, OPPOSITE, SHAPES, Scene, Thing, draw_scene
 from renaissance.data.world.verbalise import captions
-from renaissance.data.world.write import generate, prepare_world, write_world
+from renaissance.data.world.write import generate, prepare_world
 from renaissance.errors import OutputError
 from renaissance.recipe import WorldData
 
@@ -135,17 +135,17 @@ def test_every_shape_and_texture_looks_different(shape: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    for name, data in (("a", SMALL), ("b", SMALL), ("c", SMALL.model_copy(update={"seed": 5}))):
-        write_world(tmp_path / name, data)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b") != contents(tmp_path / "c")
+    worlds = (("a", SMALL), ("b", SMALL), ("c", SMALL.model_copy(update={"seed": 5})))
+    a, b, c = (contents(prepare_world(data, tmp_path / name)) for name, data in worlds)
+    assert a == b != c
 
 
 def test_a_world_is_a_folder_with_captions_and_scene_graphs(tmp_path: Path) -> None:
-    write_world(tmp_path / "world", SMALL)
-    rows = [json.loads(line) for line in (tmp_path / "world/captions.jsonl").read_text().splitlines()]
-    graphs = [json.loads(line) for line in (tmp_path / "world/scenes.jsonl").read_text().splitlines()]
+    world = prepare_world(SMALL, tmp_path)
+    rows = [json.loads(line) for line in (world / "captions.jsonl").read_text().splitlines()]
+    graphs = [json.loads(line) for line in (world / "scenes.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [graph["id"] for graph in graphs]
-    assert all((tmp_path / "world" / row["image"]).is_file() and len(row["caption"]) == 3 for row in rows)
+    assert all((world / row["image"]).is_file() and len(row["caption"]) == 3 for row in rows)
     assert [row["split"] for row in rows] == ["train"] * 20 + ["test"] * 10
     assert {"background", "things", "relations"} <= set(graphs[0])
 
@@ -164,13 +164,6 @@ def test_a_world_is_generated_once_even_if_several_ask_for_it_at_a_time(tmp_path
     assert prepare_world(SMALL, tmp_path) == found[0]
     assert found[0].stat().st_mtime_ns == before
     assert prepare_world(SMALL.model_copy(update={"image_size": 16}), tmp_path) != found[0]
-
-
-def test_a_folder_that_exists_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").touch()
-    with pytest.raises(OutputError, match="exists already"):
-        write_world(tmp_path, SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_place_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

@@ -202,6 +202,8 @@ def test_a_flipped_bit_of_the_numbers_is_found_by_verify(tmp_path: Path, name: s
     store.path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
     with pytest.raises(FeatureStoreError, match=f"checksum of its {name} is wrong"):
         FeatureStore.open(store.path).verify()
+    with pytest.raises(FeatureStoreError, match=f"checksum of its {name} is wrong"):
+        build(tmp_path)
 
 
 def test_a_renamed_store_is_refused(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_held_statistics_leave_the_weights_trainable() -> None:
         (Part(name="text"), {"text"}),
         (Part(name="text", layers=Layers(start=None, stop=1)), {"text.blocks.0", "text.model.embeddings"}),
         (Part(name="text", layers=Layers(start=None, stop=2)), {"text.blocks", "text.model.embeddings"}),
+        (Part(name="text", layers=Layers(start=None, stop=-1)), {"text.blocks.0", "text.model.embeddings"}),
+        (Part(name="text", layers=Layers(start=0, stop=None)), {"text.blocks", "text.model.embeddings"}),
         (Part(name="vision", group="embeddings"), {"vision.model.embeddings"}),
         (Part(name="fusion"), {"fusion"}),
     ],
@@ -82,6 +84,14 @@ def test_exactly_the_named_part_is_held(part: Part, held: set[str], tiny_model: 
 def test_layers_beyond_the_last_are_refused(tiny_model: Callable[..., Any]) -> None:
     with pytest.raises(SpecError, match=r"The text tower has 2 layers; 'frozen text\[:3\]' reaches beyond them"):
         freeze(tiny_model(("itm",)).encoder, [Part(name="text", layers=Layers(start=None, stop=3))])
+
+
+@pytest.mark.parametrize(("stop", "fault"), [(-2, "holds none"), (0, "holds none"), (-3, "reaches beyond")])
+def test_a_range_that_the_build_shows_to_be_wrong_is_refused(
+    stop: int, fault: str, tiny_model: Callable[..., Any]
+) -> None:
+    with pytest.raises(SpecError, match=fault):
+        freeze(tiny_model(("itm",)).encoder, [Part(name="text", layers=Layers(start=None, stop=stop))])
 
 
 def test_layers_of_a_tower_that_does_not_list_them_are_refused(tiny_model: Callable[..., Any]) -> None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renaissance.toolkit.random import uniform
+from renaissance.toolkit.random import stream_seed, uniform
 
 KEYS = torch.arange(20_000) * 31 + 7
 
@@ -41,6 +41,11 @@ def test_what_is_drawn_for_a_key_does_not_depend_on_its_batch(keys: list[int], c
 
 def test_the_first_numbers_do_not_depend_on_how_many_are_drawn() -> None:
     assert torch.equal(uniform(KEYS[:9], "x", 7)[:, :3], uniform(KEYS[:9], "x", 3))
+
+
+def test_a_stream_has_a_seed_of_its_own_that_does_not_change_over_versions() -> None:
+    assert stream_seed(0, "fusion") == stream_seed(0, "fusion") != stream_seed(1, "fusion") != stream_seed(1, "text")
+    assert stream_seed(0, "vision") == 40179070136848442
 
 
 def test_the_generator_does_not_change_over_versions() -> None:

@@ -28,7 +28,9 @@ def read_images(path: Path, columns: recipe.Columns, *, cache: Path, on_bad_samp
 
 def _table(path: Path, cache: Path) -> Table:
     if not os.path.exists(path):  # unlike the method, it has an answer for names that no file can have
-        raise DataError(f"There is no data at '{shown(path)}'. Give a folder of images with a caption file, or that file.")
+        raise DataError(
+            f"There is no data at '{shown(path, 200)}'. Give a folder of images with a caption file, or that file."
+        )
     if path.is_file():
         return open_table(path, cache)
     if is_datasets_folder(path):
