@@ -270,15 +270,6 @@ def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Regist
     return _ordered(plans)
 
 
-def task_names(names: Iterable[str], registry: Registry) -> dict[str, str]:
-    """Return the name that a plan gives to each task: 'plugin:itm' and 'renaissance:itm' are both 'itm' there.
-
-    Raises:
-        UnknownComponentError: no plugin offers a task of that name.
-    """
-    return {name: registry.find("task", name).entry.name for name in names}
-
-
 def _fits(entry: TaskEntry, fusion: FusionPlan, plans: Mapping[str, TaskPlan], architecture: Architecture) -> None:
     if architecture not in entry.architectures:
         raise SpecError(f"The task '{entry.name}' does not work on {architecture} models.")
@@ -335,4 +326,4 @@ def _distributions(plugins: Iterable[str], registry: Registry) -> dict[str, str]
     return {name: f"{plugin.distribution} {plugin.version}" for name, plugin in found.items() if plugin is not None}
 
 
-__all__ = ["FusionPlan", "Kind", "Plan", "TaskPlan", "TowerPlan", "as_spec", "checked_options", "resolve", "task_names"]
+__all__ = ["FusionPlan", "Kind", "Plan", "TaskPlan", "TowerPlan", "as_spec", "checked_options", "resolve"]

@@ -9,7 +9,7 @@ import pytest
 from renaissance.api import BackboneEntry, TaskEntry, hookimpl
 from renaissance.errors import PluginError, SpecError, UnknownComponentError
 from renaissance.registry import Plugin, Registry
-from renaissance.resolve import Plan, resolve, task_names
+from renaissance.resolve import Plan, resolve
 from renaissance.shorthand import format_spec, parse_spec
 
 TOWERS = "vit-base + bert-base"
@@ -232,15 +232,6 @@ def test_re_ranking_needs_itm() -> None:
         resolve(TOWERS, {"itc": {}, "retrieval": {"rerank": 8}})
     assert "retrieval" in resolve(TOWERS, {"itc": {}, "itm": {}, "retrieval": {"rerank": 8}}).tasks
     assert "retrieval" in resolve(TOWERS, {"itc": {}, "retrieval": {}}).tasks
-
-
-def test_a_task_is_called_in_a_plan_by_its_own_name_however_it_is_written() -> None:
-    registry = Registry([plugin("extra", task("other"))])
-    assert task_names(("mlm", "renaissance:itm", "extra:other", "other"), registry) == {
-        "mlm": "mlm", "renaissance:itm": "itm", "extra:other": "other", "other": "other",
-    }  # fmt: skip
-    with pytest.raises(UnknownComponentError, match="Did you mean 'mlm'"):
-        task_names(("mln",), registry)
 
 
 @pytest.mark.parametrize("task", ["mlm", "itm"])

@@ -79,17 +79,13 @@ def _check_early(path: Path, changes: Sequence[str]) -> None:
     """Show the faults of a recipe before torch is imported, which takes seconds."""
     from renaissance.recipe import SavedStart, load_recipe
     from renaissance.registry import default_registry
-    from renaissance.resolve import resolve, task_names
+    from renaissance.resolve import resolve
+    from renaissance.uses import select_tasks
 
     recipe = changed(load_recipe(path), changes, None)
+    tasks = select_tasks(recipe, default_registry())
     if not isinstance(recipe.start, SavedStart):
-        names = task_names((*recipe.tasks, *recipe.evaluation.tasks), default_registry())
-        trained = {written: use.options for written, use in recipe.tasks.items() if use.weight > 0}
-        known = {names[written] for written in trained}
-        measured = {
-            written: options for written, options in recipe.evaluation.tasks.items() if names[written] not in known
-        }
-        resolve(recipe.start, {**measured, **trained})
+        resolve(recipe.start, tasks.options)
 
 
 def changed(recipe: Recipe, changes: Sequence[str], on_bad_sample: str | None) -> Recipe:

@@ -35,7 +35,8 @@ from renaissance.training.folder import check_same, choose_folder, create_folder
 from renaissance.training.loop import Batches, Trained, train
 from renaissance.training.optimiser import check_anything_trains
 from renaissance.training.samples import select_samples
-from renaissance.training.start import check_primary, measured_tasks, start, with_entry_names
+from renaissance.training.start import check_primary, measured_tasks, start
+from renaissance.uses import TaskSelection, select_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def run(
     chosen = as_recipe(recipe, data=data, seed=seed)
     known = registry or default_registry()
     place = choose_folder(chosen, Path(out) if out is not None else None, resume=resume)
-    return _Job(chosen, with_entry_names(chosen, known), place, resume, known, progress or Silent()).run()
+    tasks = select_tasks(chosen, known)
+    return _Job(chosen, tasks.named(chosen), tasks, place, resume, known, progress or Silent()).run()
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class _Job:
 
     written: Recipe
     recipe: Recipe
+    tasks: TaskSelection
     folder: Path
     resume: bool
     registry: Registry
@@ -96,7 +99,7 @@ class _Job:
         with self.clock("data"):
             data = select_samples(self.recipe)
         with self.clock("build"):
-            assembly, surgery = start(self.recipe, self.registry)
+            assembly, surgery = start(self.recipe, self.tasks, self.registry)
         accelerator = self._accelerator()
         plan = self._batch_plan(len(data.train), accelerator)
         steps = self._steps(plan)
@@ -237,7 +240,7 @@ class _Job:
     ) -> list[SplitScores]:
         """Measure the model before training; for a run that goes on it is built once more, from the same seed."""
         if started:
-            assembly = start(self.recipe, self.registry)[0].to(accelerator.device)
+            assembly = start(self.recipe, self.tasks, self.registry)[0].to(accelerator.device)
         return self._measure(assembly, stores, accelerator, data.splits)
 
     def _validate(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -16,35 +15,10 @@ from renaissance.hub import download
 from renaissance.manifest import model_in
 from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
 from renaissance.registry import Registry
-from renaissance.resolve import Plan, TaskPlan, resolve, task_names
+from renaissance.resolve import Plan, TaskPlan, resolve
 from renaissance.spec import did_you_mean, shown
 from renaissance.trust import trusted
-
-
-def with_entry_names(recipe: Recipe, registry: Registry) -> Recipe:
-    """Return the recipe with the names that a plan gives to its tasks; those of weight 0 are left out.
-
-    Raises:
-        SpecError: a task is unknown, stands there twice, or has options in two places.
-    """
-    names = task_names((*recipe.tasks, *recipe.evaluation.tasks), registry)
-    tasks: dict[str, TaskUse] = {}
-    for written, use in recipe.tasks.items():
-        if names[written] in tasks:
-            raise SpecError(f"The task '{shown(written)}' stands twice under 'tasks'; keep one.")
-        tasks[names[written]] = use
-    measured = {names[written]: options for written, options in recipe.evaluation.tasks.items()}
-    for name in set(tasks) & set(measured):
-        if measured[name]:
-            raise SpecError(f"The options of '{name}' stand under 'tasks'; leave evaluation.tasks.{name} empty.")
-    trained = {name: use for name, use in tasks.items() if use.weight > 0}
-    evaluation = recipe.evaluation.model_copy(update={"tasks": measured})
-    return recipe.model_copy(update={"tasks": trained, "evaluation": evaluation})
-
-
-def task_options(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    """Return the options of every task of a recipe, those to train and those to measure alone."""
-    return {**recipe.evaluation.tasks, **{name: use.options for name, use in recipe.tasks.items()}}
+from renaissance.uses import TaskSelection
 
 
 def measured_tasks(plan: Plan) -> list[str]:
@@ -74,7 +48,7 @@ def check_primary(recipe: Recipe, plan: Plan, splits: Collection[str]) -> None:
         raise SpecError("evaluation.primary is 'split/task/metric', such as 'test/retrieval/R@10'; name the metric.")
 
 
-def start(recipe: Recipe, registry: Registry) -> tuple[Assembly, dict[str, list[str]]]:
+def start(recipe: Recipe, tasks: TaskSelection, registry: Registry) -> tuple[Assembly, dict[str, list[str]]]:
     """Return the model that a recipe starts from, and which tensors were copied, are new, or were dropped.
 
     Raises:
@@ -82,23 +56,22 @@ def start(recipe: Recipe, registry: Registry) -> tuple[Assembly, dict[str, list[
         ModelFileError: the saved model is damaged.
         HubError: it, or a pretrained tower, cannot be had.
     """
-    options = task_options(recipe)
     if isinstance(recipe.start, SavedStart):
-        return _operated(recipe, recipe.start, options, registry)
-    plan = resolve(recipe.start, options, registry=registry)
-    check_trainable(plan, recipe)
-    check_measurable(plan, recipe, trained=set(recipe.tasks))
+        return _operated(recipe, recipe.start, tasks, registry)
+    plan = resolve(recipe.start, tasks.options, registry=registry)
+    check_trainable(plan, recipe, tasks)
+    check_measurable(plan, tasks, trained=tasks.trained)
     assembly = assemble(plan, seed=recipe.seed)
     return assembly, {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
 
 
-def check_measurable(plan: Plan, recipe: Recipe, *, trained: Collection[str]) -> None:
+def check_measurable(plan: Plan, tasks: TaskSelection, *, trained: Collection[str]) -> None:
     """Refuse to measure a head that nobody trained, and what cannot be measured.
 
     Raises:
         SpecError: naming the task.
     """
-    for name in recipe.evaluation.tasks:
+    for name in tasks.measured:
         entry = plan.tasks[name].entry
         if not entry.evaluates:
             raise SpecError(f"The task '{name}' has no score of its own; leave it out of evaluation.tasks.")
@@ -106,13 +79,13 @@ def check_measurable(plan: Plan, recipe: Recipe, *, trained: Collection[str]) ->
             raise SpecError(f"The head of '{name}' would be measured untrained; add '{name}' to tasks, with a weight.")
 
 
-def check_trainable(plan: Plan, recipe: Recipe) -> None:
+def check_trainable(plan: Plan, recipe: Recipe, tasks: TaskSelection) -> None:
     """Refuse tasks that cannot be trained, and batches in which they cannot work.
 
     Raises:
         SpecError: naming the task.
     """
-    for name in recipe.tasks:
+    for name in tasks.trained:
         entry = plan.tasks[name].entry
         if not entry.trains:
             raise SpecError(f"The task '{name}' is measured and not trained; put it under evaluation.tasks.")
@@ -127,14 +100,14 @@ def check_trainable(plan: Plan, recipe: Recipe) -> None:
 
 
 def _operated(
-    recipe: Recipe, saved: SavedStart, options: Mapping[str, Mapping[str, Any]], registry: Registry
+    recipe: Recipe, saved: SavedStart, tasks: TaskSelection, registry: Registry
 ) -> tuple[Assembly, dict[str, list[str]]]:
     folder, ours = _saved_folder(saved.model)
     assembly = load(folder, registry=registry if ours else trusted(folder, saved.trust, registry))
-    plan = resolve(assembly.plan.spec, options, registry=registry)
-    plan = replace(plan, tasks=_kept_options(plan.tasks, assembly.plan.tasks, options))
-    check_trainable(plan, recipe)
-    check_measurable(plan, recipe, trained={*recipe.tasks, *assembly.plan.tasks})
+    plan = resolve(assembly.plan.spec, tasks.options, registry=registry)
+    plan = replace(plan, tasks=_kept_options(plan.tasks, assembly.plan.tasks, tasks.trained))
+    check_trainable(plan, recipe, tasks)
+    check_measurable(plan, tasks, trained={*tasks.trained, *assembly.plan.tasks})
     _check_declared(saved.surgery, assembly, plan)
     before = set(assembly.state_dict())
     assembly.encoder.add_slots(max(task.entry.slots for task in plan.tasks.values()))
@@ -156,13 +129,14 @@ def assemble_tasks(plan: Plan, old: Assembly, seed: int) -> nn.ModuleDict:
 
 
 def _kept_options(
-    plans: Mapping[str, TaskPlan], saved: Mapping[str, TaskPlan], given: Mapping[str, Mapping[str, Any]]
+    plans: Mapping[str, TaskPlan], saved: Mapping[str, TaskPlan], trained: Mapping[str, TaskUse]
 ) -> dict[str, TaskPlan]:
     """A head that is kept keeps its options; other ones in the recipe are refused, not ignored."""
     kept: dict[str, TaskPlan] = {}
     for name, plan in plans.items():
         old = saved.get(name)
-        if old is not None and plan.entry.trains and given[name] and plan.options != old.options:
+        given = trained[name].options if name in trained else {}
+        if old is not None and plan.entry.trains and given and plan.options != old.options:
             raise SpecError(
                 f"The saved head of '{name}' was built with other options; leave them out, or drop and add the task."
             )
