@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    pass
 
 Item = TypeVar("Item")
 
@@ -68,7 +68,6 @@ class Bars:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._newest: TaskID | None = None
 
     def track(self, items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
         """Yield the items, showing how many of `total` are done, the rate and the time left."""
@@ -87,7 +86,6 @@ class Bars:
     def bar(self, what: str) -> Callable[[int, int], None]:
         """Return a function that shows (done, total) as a bar; the bars end when all of them are full."""
         task = self._bars.add_task(f"{what:<28}", total=None, start=False, visible=False, rate="", note="")
-        self._newest = task
 
         def show(done: int, total: int) -> None:
             shown = {other.id: other for other in self._bars.tasks}
@@ -115,9 +113,10 @@ class Bars:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, what: str) -> None:
-        """Show a short text beside the newest bar."""
-        if any(task.id == self._newest for task in self._bars.tasks) and self._newest is not None:
-            self._bars.update(self._newest, note=what)
+        """Show a short text beside the newest bar that is not full yet."""
+        running = [task.id for task in self._bars.tasks if task.started and not task.finished]
+        if running:
+            self._bars.update(running[-1], note=what)
 
 
 @contextmanager

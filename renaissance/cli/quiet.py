@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ LOGGERS = (
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the named loggers while a command works; what is an error for them still comes through."""
+    # under torchrun every process would tell that some parameters may be unused in a step; it is read at torch's import
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

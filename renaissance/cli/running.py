@@ -56,8 +56,8 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Train, evaluate and save what a recipe says; then load the model back and measure it again."""
-    if recipe.endswith((".yaml", ".yml")):
-        _check_early(Path(recipe), () if data else set_ or ())
+    if recipe.endswith((".yaml", ".yml")) and data is None:
+        _check_early(Path(recipe), set_ or ())
     with quiet():
         import renaissance
         from renaissance.progress import Bars, Silent, closing
@@ -114,16 +114,21 @@ def changed(recipe: Recipe, changes: Sequence[str], on_bad_sample: str | None) -
     return validate_recipe(tree)
 
 
-def measured_again(done: Run, progress: Progress) -> dict[str, Any]:
+def measured_again(done: Run, progress: Progress) -> dict[str, Any] | None:
     """Load the saved model of a run, measure one task on one split, and compare with what the run measured.
+
+    Returns None where the run measured nothing that can be measured again.
 
     Raises:
         ModelFileError: a score differs, so what was saved is not what was trained.
     """
     import renaissance
 
-    split, task = _cheapest(done)
     model = renaissance.from_pretrained(done.model_folder).to(_device())
+    cheapest = _cheapest(done)
+    if cheapest is None:
+        return None
+    split, task = cheapest
     measured = renaissance.evaluate(
         model, done.recipe.data, tasks=[task], splits=[split], batch_size=done.recipe.evaluation.batch_size,
         on_bad_sample=done.recipe.on_bad_sample, progress=progress,
@@ -143,16 +148,19 @@ def measured_again(done: Run, progress: Progress) -> dict[str, Any]:
     return {"split": split, "task": task, "scores": again, "equal": True}
 
 
-def _cheapest(done: Run) -> tuple[str, str]:
-    """Return the split and the task that cost least to measure again: the smallest split, and ITM if there is."""
+def _cheapest(done: Run) -> tuple[str, str] | None:
+    """Return the split and the task that cost least to measure again: ITM if there is, on the smallest split."""
     from renaissance.recipe import ImagesData
 
     measured = {(row["split"], row["task"]) for row in done.scores["scores"] if row["model"] == "trained"}
     data = done.recipe.data
     # which samples a 'seen' split keeps depends on those that were set aside in training
-    moving = {name for name, split in data.splits.items() if split.seen} if isinstance(data, ImagesData) else set()
+    moving: set[str] = set()
+    if isinstance(data, ImagesData) and done.recipe.evaluation.every is not None:
+        moving = {name for name, split in data.splits.items() if split.seen}
     sizes = done.scores["splits"]
-    return min(measured, key=lambda pair: (pair[0] in moving, pair[1] != "itm", sizes[pair[0]]["captions"], pair))
+    still = [pair for pair in measured if pair[0] not in moving]
+    return min(still, key=lambda pair: (pair[1] != "itm", sizes[pair[0]]["captions"], pair), default=None)
 
 
 def _device() -> Any:
@@ -166,13 +174,14 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _report(done: Run, checked: dict[str, Any], verbose: bool) -> None:
+def _report(done: Run, checked: dict[str, Any] | None, verbose: bool) -> None:
     from renaissance.cli.scores import print_run_scores
 
     print()
     print_run_scores(done.scores, verbose=verbose)
     print()
-    print(f"Loaded back: its {checked['task']} scores on '{checked['split']}' equal the trained model's.")
+    if checked is not None:
+        print(f"Loaded back: its {checked['task']} scores on '{checked['split']}' equal the trained model's.")
     if done.scores["skipped"]:
         note(f"Samples left out: {len(done.scores['skipped']):,}; scores.json lists them.")
     seconds = done.scores["seconds"]

@@ -73,10 +73,10 @@ def evaluate(
         DataError: the data has no such split, or cannot be read.
     """
     assembly: Assembly = getattr(model, "assembly", model)
-    whole = not isinstance(data, str | Path)
-    section: Data = cast(Data, data) if whole else ImagesData(path=str(data), hold_out=())
+    folder = isinstance(data, str | Path)
+    section: Data = ImagesData(path=str(data), hold_out=()) if folder else cast(Data, data)
     loaded = load_data(section, cache=cache_folder(), on_bad_sample=on_bad_sample, validation=0)
-    held: Mapping[str, Sequence[Record]] = loaded.splits if whole else {"all": loaded.train}
+    held: Mapping[str, Sequence[Record]] = {"all": loaded.train} if folder else loaded.splits
     progress = progress or Silent()
     names = tuple(splits or held)
     missing = [name for name in names if name not in held]

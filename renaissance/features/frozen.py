@@ -50,17 +50,26 @@ class Stores:
     text: StoredTexts | None = None
 
 
+def check_storable(encoder: TwoTower) -> None:
+    """Refuse to store what is trained.
+
+    Raises:
+        SpecError: no tower is frozen, so there is nothing that could be stored.
+    """
+    if not (holds_still(encoder.vision) or holds_still(encoder.text)):
+        raise SpecError(
+            "'store' keeps what frozen towers give, and no tower is frozen; say 'frozen vision', or leave 'store' out."
+        )
+
+
 def frozen_stores(encoder: TwoTower, records: Sequence[Record], folder: Path, progress: Progress) -> Stores:
     """Run the frozen towers of an encoder once over the records, or open what an earlier run stored.
 
     Raises:
         SpecError: no tower is frozen, so there is nothing that could be stored.
     """
+    check_storable(encoder)
     vision, text = holds_still(encoder.vision), holds_still(encoder.text)
-    if not (vision or text):
-        raise SpecError(
-            "'store' keeps what frozen towers give, and no tower is frozen; say 'frozen vision', or leave 'store' out."
-        )
     return Stores(
         _images(encoder.vision, records, folder, progress) if vision else None,
         _texts(encoder.text, records, folder, progress) if text else None,

@@ -45,14 +45,15 @@ class TwoTower(nn.Module):
         self.outputs, self.shared_space = entry.outputs, entry.shared_space
         self.slots = _slot_types(slots, tower_facts(vision).width) if slots > 1 else None
 
-    def add_slots(self, slots: int) -> None:
-        """Tell `slots` images of an item apart from now on; what was learned of the first ones stays."""
-        if slots <= (1 if self.slots is None else self.slots.num_embeddings):
+    def set_slots(self, slots: int) -> None:
+        """Tell `slots` images of an item apart from now on; what was learned of those that stay is kept."""
+        old = self.slots
+        if slots == (1 if old is None else old.num_embeddings):
             return
-        types = _slot_types(slots, tower_facts(self.vision).width).to(next(self.fusion.parameters()).device)
-        if self.slots is not None:
-            types.weight.data[: self.slots.num_embeddings] = self.slots.weight.data
-        self.slots = types
+        self.slots = _slot_types(slots, tower_facts(self.vision).width) if slots > 1 else None
+        if self.slots is not None and old is not None:
+            kept = min(slots, old.num_embeddings)
+            self.slots.weight.data[:kept] = old.weight.data[:kept]
 
     def encode_vision(self, images: VisionInput) -> Features:
         """Encode distinct images; a frozen tower runs in canonical shapes, without a graph."""
@@ -63,9 +64,13 @@ class TwoTower(nn.Module):
         return _encode(self.text, texts)
 
     def fuse(self, vision: Features, text: Features, outputs: frozenset[Output], slots: Tensor | None = None) -> Joint:
-        """Fuse pair i of vision [P, N, D] and text [P, L, D]; slots int64 [P]: which image of its item each is."""
-        if self.slots is not None and slots is not None:
-            vision = replace(vision, tokens=vision.tokens + self.slots(slots).unsqueeze(1))
+        """Fuse pair i of vision [P, N, D] and text [P, L, D].
+
+        slots int64 [P]: which image of its item each is; None: the first.
+        """
+        if self.slots is not None:
+            types = self.slots.weight[:1] if slots is None else self.slots(slots)  # [1 or P, D]
+            vision = replace(vision, tokens=vision.tokens + types.unsqueeze(1))
         joint: Joint = self.fusion(vision, text, outputs)
         return joint
 

@@ -17,6 +17,7 @@ from renaissance.data.sampling import BatchPlan
 from renaissance.errors import SpecError
 from renaissance.evaluation.evaluate import SplitScores
 from renaissance.features.frozen import Stores
+from renaissance.models.two_tower import holds_still
 from renaissance.progress import Progress
 from renaissance.recipe import Bridge, Optimiser, Recipe
 from renaissance.toolkit.losses import multi_positive_nce
@@ -45,20 +46,23 @@ class LinearBridge(nn.Module):
         return F.normalize(self.vision(images), dim=-1) @ F.normalize(self.text(texts), dim=-1).T
 
 
-def measure_bridge(
-    assembly: Assembly, recipe: Recipe, data: DataSet, stores: Stores, progress: Progress
-) -> list[SplitScores]:
-    """Fit a bridge on the stored features of the training samples, and measure its retrieval on each split.
+def check_bridge(assembly: Assembly, recipe: Recipe) -> None:
+    """Refuse a bridge that could not be fitted or measured.
 
     Raises:
         SpecError: a tower is not stored, or the recipe does not measure retrieval.
     """
-    if stores.vision is None or stores.text is None or recipe.evaluation.bridge is None:
-        raise SpecError(
-            "The bridge is fitted on the stored features of both towers; freeze both and say 'store: true'."
-        )
+    if recipe.evaluation.bridge is None:
+        return
+    if not (recipe.store and holds_still(assembly.encoder.vision) and holds_still(assembly.encoder.text)):
+        raise SpecError("The bridge is fitted on the stored features of both towers; freeze both, with 'store: true'.")
     if "retrieval" not in assembly.plan.tasks:
         raise SpecError("The bridge is measured by retrieval; add it under evaluation.tasks.")
+
+
+def measure_bridge(recipe: Recipe, data: DataSet, stores: Stores, progress: Progress) -> list[SplitScores]:
+    """Fit a bridge on the stored features of the training samples, and measure its retrieval on each split."""
+    assert recipe.evaluation.bridge is not None
     table = _Table([*data.train, *(record for split in data.splits.values() for record in split)], stores)
     bridge = _fit(recipe.evaluation.bridge, recipe, data.train, table, progress)
     return [_measured(name, records, bridge, table) for name, records in data.splits.items()]

@@ -6,7 +6,7 @@ A folder is written under another name, synced, and renamed: a kill at any momen
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     if final.exists() and _fault(final) is None:
         return final
-    partial = folder / f".{final.name}.{os.getpid()}"
+    partial = folder / f".{final.name}.{secrets.token_hex(4)}"
     try:
         partial.mkdir(parents=True)
         _write_tensors(partial / "model.safetensors", model.state_dict())
@@ -52,7 +52,7 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         partial.rename(final)
         sync_folder(folder)
-        for old in _steps(folder)[:-keep]:
+        for old in _superseded(folder, step, keep):
             shutil.rmtree(old)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         raise OutputError(
@@ -61,6 +61,19 @@ def save_checkpoint(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def _superseded(folder: Path, step: int, keep: int) -> list[Path]:
+    """Return what `step` replaces: all but the newest `keep`, and later ones, which a resumed run passed over."""
+    own = folder / f"step-{step:08d}"
+    upto = [path for path in _steps(folder) if path.name <= own.name]
+    return upto[:-keep] + [path for path in _steps(folder) if path.name > own.name]
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete what a kill left of a checkpoint that was being written; call it where nobody else writes."""
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:

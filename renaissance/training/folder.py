@@ -12,6 +12,8 @@ import json
 import os
 import platform
 import re
+import secrets
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -59,13 +61,17 @@ def create_folder(recipe: Recipe, folder: Path) -> None:
     Raises:
         OutputError: it cannot be made or written.
     """
+    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(parents=True)
+        write_atomically(staging / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True))
+        write_atomically(staging / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        set_state(staging, "running")
+        staging.rename(folder)
     except OSError as error:
         raise OutputError(f"'{shown(folder)}' cannot be made: {error.strerror}; choose another --out.") from None
-    write_atomically(folder / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True))
-    write_atomically(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
-    set_state(folder, "running")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_same(recipe: Recipe, folder: Path) -> None:
@@ -77,8 +83,9 @@ def check_same(recipe: Recipe, folder: Path) -> None:
     if not is_run(folder):
         raise CheckpointError(f"'{folder}' is not a run, so there is nothing to resume; leave out --resume.")
     own = load_recipe(folder / "recipe.yaml")
-    if own != recipe:
-        differ = ", ".join(key for key in Recipe.model_fields if getattr(own, key) != getattr(recipe, key))
+    differ = ", ".join(key for key in Recipe.model_fields if getattr(own, key) != getattr(recipe, key))
+    # what to do with a bad sample may be decided when the first one has stopped the run
+    if differ not in ("", "on_bad_sample"):
         raise CheckpointError(
             f"'{folder}' is the run of another recipe (they differ in: {differ}); choose another --out."
         )
@@ -103,8 +110,11 @@ def is_run(folder: Path) -> bool:
 
 
 def state(folder: Path) -> str:
-    """Return "running" or "done"."""
-    return str(json.loads((folder / STATE).read_text())["state"])
+    """Return "running" or "done"; a file that cannot be read is taken for that of a run that was cut off."""
+    try:
+        return str(json.loads((folder / STATE).read_text())["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "running"
 
 
 def set_state(folder: Path, name: str) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from renaissance.api import Batch
 from renaissance.assemble import Assembly
 from renaissance.durable import write_atomically
-from renaissance.errors import NonFiniteError
+from renaissance.errors import CheckpointError, NonFiniteError
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe
 from renaissance.toolkit.devices import moved
@@ -50,22 +50,26 @@ def train(
     folder: Path,
     accelerator: Accelerator,
     progress: Progress,
+    identity: str,
     start: Path | None = None,
     evaluate: Callable[[int], None] | None = None,
 ) -> Trained:
     """Train the tasks of a recipe for `steps` updates, from the checkpoint `start` if there is one.
 
     batches(first, count) gives this process's micro-batches of each update. `evaluate(step)` is called after every
-    `recipe.evaluation.every` updates, and its time is not counted.
+    `recipe.evaluation.every` updates, and its time is not counted. identity: a digest of the samples and their order,
+    which a checkpoint must share.
 
     Raises:
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those of the update before.
-        SpecError: nothing is trainable.
+        CheckpointError: the checkpoint is of other samples.
     """
     weights = {name: task.weight for name, task in recipe.tasks.items()}
     step_module = TrainStep(assembly, weights)
     optimiser = make_optimiser(step_module, recipe.optimiser)
     state = {} if start is None else load_checkpoint(start, model=assembly, optimiser=optimiser)
+    if state.get("identity", identity) != identity:
+        raise CheckpointError(f"The data are not those of '{folder}' any more; restore them, or start a new run.")
     first = int(state.get("step", 0))
     skipped = dict.fromkeys(state.get("skipped", ()))
     warmup = recipe.schedule.warmup(steps)
@@ -80,12 +84,14 @@ def train(
         skipped |= dict.fromkeys(line for part in parts for line in part.skipped)
         done = step + 1
         log.write(done, output, recipe.optimiser.lr * share, clock.since_start(), progress, last=done == steps)
-        if done == steps or done % recipe.checkpoint_every == 0:
-            facts = {"skipped": list(skipped), "seconds": clock.seconds()}
-            _checkpoint(folder, done, assembly, optimiser, facts, recipe, accelerator)
+        # before the checkpoint: a kill in between is resumed from an older one, and measures again
         if evaluate is not None and recipe.evaluation.every and done % recipe.evaluation.every == 0 and done < steps:
             with clock.paused():
                 evaluate(done)
+        if done == steps or done % recipe.checkpoint_every == 0:
+            skipped |= dict.fromkeys(_of_all_processes(skipped))
+            facts = {"skipped": list(skipped), "seconds": clock.seconds(), "identity": identity}
+            _checkpoint(folder, done, assembly, optimiser, facts, recipe, accelerator)
     assembly.eval()
     return Trained(max(first, steps), clock.seconds(), _of_all_processes(skipped))
 

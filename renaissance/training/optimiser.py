@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from renaissance.errors import SpecError
 from renaissance.recipe import Optimiser
 
-_NO_DECAY = ("position", "token_type", "cls_token", "log_scale", "slots.")
+_NO_DECAY = ("position", "pos_embed", "token_type", "_token", "log_scale", "slots.")
 
 
 def make_optimiser(model: nn.Module, optimiser: Optimiser) -> AdamW:

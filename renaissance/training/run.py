@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
 
 from renaissance.assemble import Assembly
 from renaissance.container import save
@@ -24,19 +26,22 @@ from renaissance.data.sampling import BatchPlan
 from renaissance.durable import write_atomically
 from renaissance.errors import MissingPackageError, SpecError
 from renaissance.evaluation.evaluate import SplitScores, evaluate_split
-from renaissance.features.frozen import Stores, frozen_stores
+from renaissance.features.frozen import Stores, check_storable, frozen_stores
 from renaissance.progress import Progress, Silent
 from renaissance.recipe import Recipe, as_recipe
 from renaissance.registry import Registry, default_registry
-from renaissance.training.bridge import measure_bridge
-from renaissance.training.checkpoint import newest_checkpoint
+from renaissance.training.bridge import check_bridge, measure_bridge
+from renaissance.training.checkpoint import newest_checkpoint, remove_partial
 from renaissance.training.clock import Clock
 from renaissance.training.folder import check_same, choose_folder, create_folder, set_state
 from renaissance.training.loop import Batches, Trained, train
 from renaissance.training.optimiser import check_anything_trains
 from renaissance.training.samples import select_samples
-from renaissance.training.start import check_primary, measured_tasks, start
+from renaissance.training.start import check_primary, check_primary_metric, measured_tasks, start
 from renaissance.uses import TaskSelection, select_tasks
+
+# One process builds stores and measures while the others wait.
+LONGEST_WAIT = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,7 @@ class _Job:
         accelerator = self._accelerator()
         plan = self._batch_plan(len(data.train), accelerator)
         steps = self._steps(plan)
-        check_anything_trains(assembly)
-        check_primary(self.recipe, assembly.plan, data.splits)
+        self._check(assembly, data)
         checkpoint = self._open(accelerator)
         for line in (*data.facts, *data.skipped):
             self.progress.say(line)
@@ -114,20 +118,37 @@ class _Job:
         found: dict[str, list[SplitScores]] = {}
         if self.recipe.evaluation.untrained:
             found["untrained"] = self._untrained(assembly, data, stores, accelerator, started=checkpoint is not None)
+            check_primary_metric(self.recipe, found["untrained"])
         with self.clock("training"):
             trained = self._train(assembly, data, plan, steps, stores, accelerator, checkpoint)
         found["trained"] = self._measure(assembly, stores, accelerator, data.splits)
         if self.recipe.evaluation.bridge is not None:
             with self.clock("bridge"):
-                found["bridge"] = measure_bridge(assembly, self.recipe, data, stores, self.progress)
+                found["bridge"] = measure_bridge(self.recipe, data, stores, self.progress)
         results = self._results(found, trained, data, surgery)
         if accelerator.is_main_process:
             self._write(assembly, results)
         accelerator.wait_for_everyone()
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # `end_training` would take the process group from the next run
+            tracker.finish()
+        check_primary_metric(self.recipe, found["trained"])
         return Run(self.folder, self.written, results)
 
     # --- before anything is written -----------------------------------------------------------------------------
+
+    def _check(self, assembly: Assembly, data: DataSet) -> None:
+        """Refuse what would fail only after the training.
+
+        Raises:
+            SpecError: naming what cannot be.
+        """
+        check_anything_trains(assembly)
+        check_primary(self.recipe, assembly.plan, data.splits)
+        check_bridge(assembly, self.recipe)
+        if self.recipe.store:
+            check_storable(assembly.encoder)
+        if self.recipe.evaluation.every and not measured_tasks(assembly.plan):
+            raise SpecError("None of the tasks has a score, so evaluation.every measures nothing; leave it out.")
 
     def _accelerator(self) -> Accelerator:
         for tracker in self.recipe.trackers:
@@ -138,7 +159,10 @@ class _Job:
             log_with=list(self.recipe.trackers) or None,
             project_config=ProjectConfiguration(logging_dir=str(self.folder)),
             # which parameters a step uses depends on the tasks' outputs and on how a tower pools
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            ],
         )
 
     def _batch_plan(self, count: int, accelerator: Accelerator) -> BatchPlan:
@@ -164,6 +188,8 @@ class _Job:
         checkpoint = None
         if self.resume:
             check_same(self.written, self.folder)
+            if accelerator.is_main_process:
+                remove_partial(self.folder / "checkpoints")
             checkpoint, faults = newest_checkpoint(self.folder / "checkpoints")
             for fault in faults:
                 self.progress.say(f"Passed over a checkpoint: {fault}.")
@@ -202,6 +228,7 @@ class _Job:
             folder=self.folder,
             accelerator=accelerator,
             progress=self.progress,
+            identity=_identity(data, steps),
             start=checkpoint,
             evaluate=self._validate(assembly, data, stores, accelerator),
         )
@@ -289,3 +316,11 @@ class _Job:
         write_atomically(self.folder / "scores.json", text)
         save(assembly, self.folder / "model", extra={"scores.json": text.encode()})
         set_state(self.folder, "done")
+
+
+def _identity(data: DataSet, steps: int) -> str:
+    """Return a digest of what decides which samples come when: the training samples in order, and the updates."""
+    digest = hashlib.sha256(str(steps).encode())
+    for record in data.train:
+        digest.update(json.dumps([record.id, record.captions]).encode())
+    return digest.hexdigest()

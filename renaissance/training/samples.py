@@ -38,10 +38,14 @@ def select_samples(recipe: Recipe) -> DataSet:
             raise DataError(f"No sample of '{name}' can be used; leave it out, or mend its images.")
         return tuple(kept)
 
+    splits = {name: good(name, loaded.splits[name]) for name in names}
+    lonely = next((name for name, records in splits.items() if len(records) < 2), None)
+    if lonely is not None:
+        raise DataError(f"The split '{lonely}' has one image, and measuring takes two; raise its share.")
     return DataSet(
         train=good("train", loaded.train) if recipe.store else loaded.train,
         validation=good("validation", loaded.validation) if recipe.evaluation.every else (),
-        splits={name: good(name, loaded.splits[name]) for name in names},
+        splits=splits,
         facts=loaded.facts,
         skipped=tuple(skipped),
     )

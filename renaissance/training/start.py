@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import nn
 from renaissance.assemble import Assembly, assemble, build_tasks
 from renaissance.container import load
 from renaissance.errors import SpecError
+from renaissance.evaluation.evaluate import SplitScores
 from renaissance.hub import download
 from renaissance.manifest import model_in
 from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
@@ -46,6 +47,24 @@ def check_primary(recipe: Recipe, plan: Plan, splits: Collection[str]) -> None:
             )
     if not metric:
         raise SpecError("evaluation.primary is 'split/task/metric', such as 'test/retrieval/R@10'; name the metric.")
+
+
+def check_primary_metric(recipe: Recipe, measured: Iterable[SplitScores]) -> None:
+    """Check that the metric of the score that counts is among what was measured.
+
+    Raises:
+        SpecError: its task has no metric of that name.
+    """
+    rows = [row for scores in measured for row in scores.rows()]
+    if recipe.evaluation.primary is None or not rows:
+        return
+    split, task, metric = recipe.evaluation.primary.split("/", 2)
+    known = [row["name"] for row in rows if (row["split"], row["task"]) == (split, task)]
+    if metric not in known:
+        raise SpecError(
+            f"evaluation.primary: '{task}' has no score '{shown(metric)}'; it has: {', '.join(known)}."
+            f"{did_you_mean(metric, known)}"
+        )
 
 
 def start(recipe: Recipe, tasks: TaskSelection, registry: Registry) -> tuple[Assembly, dict[str, list[str]]]:
@@ -110,7 +129,7 @@ def _operated(
     check_measurable(plan, tasks, trained={*tasks.trained, *assembly.plan.tasks})
     _check_declared(saved.surgery, assembly, plan)
     before = set(assembly.state_dict())
-    assembly.encoder.add_slots(max(task.entry.slots for task in plan.tasks.values()))
+    assembly.encoder.set_slots(max(task.entry.slots for task in plan.tasks.values()))
     new = assemble_tasks(plan, assembly, recipe.seed)
     operated = Assembly(plan, assembly.encoder, new)
     after = set(operated.state_dict())

@@ -75,3 +75,29 @@ def test_the_facts_of_a_model_are_those_of_its_parts(tiny_model: Callable[..., A
 def test_a_tower_holds_still_when_no_parameter_of_it_is_trained(tiny_model: Callable[..., Any]) -> None:
     assert holds_still(tiny_model(("itm",), "frozen text").encoder.text)
     assert not holds_still(tiny_model(("itm",), "frozen text[:1]").encoder.text)
+
+
+def test_a_pair_without_a_slot_is_the_first_image_of_its_item(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
+    model = tiny_model(("itm",)).eval()
+    batch, encoder = tiny_batch(model), model.encoder
+    encoder.set_slots(2)
+    torch.nn.init.normal_(encoder.slots.weight)
+    vision, text = encoder.encode_vision(batch.images), encoder.encode_text(batch.texts)
+    plain, first, second = (
+        encoder.fuse(vision, text, frozenset({"pooled"}), slots).pooled
+        for slots in (None, torch.zeros(len(vision.tokens), dtype=torch.int64), torch.ones(len(vision.tokens)).long())
+    )
+    torch.testing.assert_close(plain, first)
+    assert not torch.allclose(first, second)
+
+
+def test_slots_that_stay_keep_what_was_learned_of_them(tiny_model: Callable[..., Any]) -> None:
+    encoder = tiny_model(("itm",)).encoder
+    encoder.set_slots(2)
+    torch.nn.init.normal_(encoder.slots.weight)
+    learned = encoder.slots.weight.detach().clone()
+    encoder.set_slots(3)
+    assert torch.equal(encoder.slots.weight[:2], learned)
+    assert torch.equal(encoder.slots.weight[2], torch.zeros_like(learned[0]))
+    encoder.set_slots(1)
+    assert encoder.slots is None

@@ -262,6 +262,40 @@ def test_resume_takes_the_runs_of_the_name_and_no_longer_name(
     assert run(tiny_recipe(), resume=True).folder == first == Path("runs/tiny")
 
 
+def test_a_primary_score_that_its_task_does_not_have_is_refused_before_the_training(
+    tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    measured = {"tasks": {"retrieval": {}}, "primary": "test/retrieval/R@11"}
+    with pytest.raises(SpecError, match="no score 'R@11'; it has: text R@1"):
+        run(tiny_recipe(evaluation=measured), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_is_not_resumed_on_other_samples(long_recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
+    interrupted(long_recipe, tmp_path / "run", 6)
+    state = next((tmp_path / "run" / "checkpoints").iterdir()) / "state.json"
+    assert json.loads(state.read_text())["identity"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("renaissance.training.run._identity", lambda data, steps: "of other samples")
+        with pytest.raises(CheckpointError, match="not those of"):
+            run(long_recipe, out=tmp_path / "run", resume=True)
+
+
+def test_what_to_do_with_a_bad_sample_may_change_on_resume(long_recipe: dict[str, Any], tmp_path: Path) -> None:
+    interrupted(long_recipe, tmp_path / "run", 6)
+    resumed = run({**long_recipe, "on_bad_sample": "skip"}, out=tmp_path / "run", resume=True)
+    assert resumed.scores["training"]["updates"] == 12
+
+
+def test_a_state_file_that_is_damaged_is_that_of_an_unfinished_run(
+    tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = run(tiny_recipe()).folder
+    (folder / "run.json").write_text('{"sta')
+    assert run(tiny_recipe(), resume=True).folder == folder
+
+
 def test_a_task_of_weight_0_is_left_out_of_the_model(tiny_recipe: Recipes, tmp_path: Path) -> None:
     folder = run(tiny_recipe(tasks={"itc": {}, "mlm": {"weight": 0}}), out=tmp_path / "run").folder
     assert sorted(load(folder / "model").tasks) == ["itc", "retrieval"]
@@ -304,6 +338,18 @@ REFUSED = {
     ),
     "a primary score of another split": (
         {"evaluation": {"primary": "tset/itm/accuracy"}}, SpecError, "Did you mean 'test'",
+    ),
+    "a bridge without stored towers": (
+        {"evaluation": {"tasks": {"retrieval": {}}, "bridge": {}}}, SpecError, "stored features of both towers",
+    ),
+    "a store without a frozen tower": ({"store": True}, SpecError, "no tower is frozen"),
+    "nothing to measure in training": (
+        {"tasks": {"mlm": {}}, "evaluation": {"every": 2}}, SpecError, "evaluation.every measures nothing",
+    ),
+    "a test split of one image": (
+        {"data": {"kind": "world", "train": 24, "test": 1, "captions": 2, "image_size": 32}},
+        DataError,
+        "'test' has one image",
     ),
     "a primary score of a task that is not measured": (
         {"evaluation": {"primary": "test/retrieval/R@1"}}, SpecError, "the task 'retrieval' is not measured",
