@@ -83,7 +83,7 @@ def results(
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     alone = stepped(TrainStep(model, WEIGHTS), tiny_batch(model, 8))
-    return alone, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return alone, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def test_both_processes_have_equal_gradients(results: Any) -> None:
