@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from renaissance.errors import CheckpointError, NonFiniteError
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe
 from renaissance.toolkit.devices import moved
+from renaissance.toolkit.random import stream_seed
 from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
 from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
 from renaissance.training.train_step import StepOutput, TrainStep
@@ -138,7 +138,7 @@ def _update(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         for number, part in enumerate(parts):
             # dropout is a function of (seed, step, part, rank), so that a resumed run needs no state of a generator
-            torch.manual_seed(_dropout_seed(recipe.seed, step, number, accelerator.process_index))
+            torch.manual_seed(stream_seed(recipe.seed, step, number, accelerator.process_index))
             last = number + 1 == len(parts)
             with nullcontext() if last else accelerator.no_sync(model):
                 with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -176,11 +176,6 @@ def _mean(outputs: list[StepOutput]) -> StepOutput:
     losses = {name: torch.stack([output.losses[name] for output in outputs]).mean() for name in first.losses}
     metrics = {name: torch.stack([output.metrics[name] for output in outputs]).mean() for name in first.metrics}
     return StepOutput(torch.stack([output.loss.detach() for output in outputs]).mean(), losses, metrics)
-
-
-def _dropout_seed(seed: int, step: int, part: int, rank: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{step}/{part}/{rank}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "little")
 
 
 def _checkpoint(
