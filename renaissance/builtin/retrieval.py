@@ -49,13 +49,19 @@ class Retrieval(nn.Module):
 def reranked(similarity: Tensor, k: int, match: Any) -> Tensor:
     """Return scores [Q, N] that order the k best of each query by `match`, above all others in their old order.
 
+    A candidate that ties with one beyond the k best is not among them: ties never help.
     match(index int64 [P, 2]) gives the ITM logits fp32 [P] of (query, candidate) pairs.
     """
     queries, candidates = similarity.shape
     k = min(k, candidates)
-    best = similarity.topk(k, dim=1).indices  # [Q, k]
-    index = torch.stack([torch.arange(queries).repeat_interleave(k), best.flatten()], dim=1)
-    logits = finite(match(index), what="re-ranking").double().view(queries, k)
+    values, best = similarity.topk(k, dim=1)  # [Q, k]
+    beyond = similarity.topk(k + 1, dim=1).values[:, k:] if k < candidates else float("-inf")
+    clear = values > beyond  # [Q, k]
     order = similarity.double()
+    if not clear.any():
+        return order
+    index = torch.stack([torch.arange(queries).repeat_interleave(k), best.flatten()], dim=1)
+    logits = torch.zeros(queries, k, dtype=torch.float64)
+    logits[clear] = finite(match(index[clear.flatten()]), what="re-ranking").double()
     above = logits - logits.amin(1, keepdim=True) + order.amax(1, keepdim=True) + 1.0
-    return order.scatter(1, best, above)
+    return order.scatter(1, best, torch.where(clear, above, values.double()))

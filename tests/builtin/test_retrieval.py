@@ -69,8 +69,14 @@ def test_the_best_stay_above_all_others_in_either_order() -> None:
         assert order[3:].tolist() == rest
 
 
+def test_reranking_does_not_break_the_ties_of_contrast() -> None:
+    found, scorer = measured(torch.zeros(BELONGS.shape), BELONGS.float(), rerank=5)
+    assert found["reranked text R@1"].value == found["reranked image R@10"].value == 0
+    assert scorer.matched == 0
+
+
 def test_ties_in_the_matches_stay_ties() -> None:
-    found, _ = measured(BELONGS.float(), torch.zeros(BELONGS.shape), rerank=5)
+    found, _ = measured(BELONGS.float(), torch.zeros(BELONGS.shape), rerank=24)
     assert found["reranked text R@1"].value == 0
     assert found["reranked text R@1"].ties == 100
 
