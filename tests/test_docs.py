@@ -22,7 +22,8 @@ from renaissance.api import Entry
 from renaissance.cli import main
 from renaissance.cli.listing import type_text
 from renaissance.errors import RenaissanceError, SpecError
-from renaissance.recipe import Recipe, parse_yaml, validate_recipe
+from renaissance.plain_yaml import parse_yaml
+from renaissance.recipe import Recipe, validate_recipe
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import resolve
 

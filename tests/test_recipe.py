@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from renaissance.errors import SpecError
-from renaissance.recipe import Recipe, SavedStart, json_schema, load_recipe, parse_yaml, validate_recipe
+from renaissance.plain_yaml import parse_yaml
+from renaissance.recipe import Recipe, SavedStart, json_schema, load_recipe, validate_recipe
 
 LEAST: dict[str, Any] = {"start": "vit-base + bert-base", "tasks": {"mlm": {}}}
 

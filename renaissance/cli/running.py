@@ -94,7 +94,8 @@ def changed(recipe: Recipe, changes: Sequence[str], on_bad_sample: str | None) -
     Raises:
         SpecError: a change is no 'key=value', its key is not there, or the recipe is then wrong.
     """
-    from renaissance.recipe import parse_yaml, validate_recipe
+    from renaissance.plain_yaml import parse_yaml
+    from renaissance.recipe import validate_recipe
 
     tree: dict[str, Any] = recipe.dump()
     if on_bad_sample is not None:
