@@ -121,7 +121,7 @@ class TaskEntry(Entry):
     outputs: what it reads of a fusion ("pooled", "text", "vision"); empty: it needs no fusion.
     needs: tasks whose published values it reads; they run before it. needs_any: at least one of these must be trained.
     fields: batch targets that it reads. slots: images that one item has. trains: it has a loss.
-    needs_mask_token: it needs a tokenizer with a mask token. needs_negatives: a batch of one pair cannot be used.
+    needs_negatives: a batch of one pair cannot be used.
     check: told the options and the names of all tasks that are trained; raises SpecError where they do not fit.
     """
 
@@ -133,7 +133,6 @@ class TaskEntry(Entry):
     slots: int = 1
     trains: bool = True
     evaluates: bool = True
-    needs_mask_token: bool = False
     needs_negatives: bool = False
     check: Callable[[Any, frozenset[str]], None] = lambda options, trained: None
 

@@ -69,7 +69,6 @@ TASKS = (
         factory="renaissance.builtin.mlm:MaskedLanguageModelling",
         options=MlmOptions,
         outputs=frozenset({"text"}),
-        needs_mask_token=True,
         evaluates=False,
     ),
     TaskEntry(

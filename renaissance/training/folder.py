@@ -3,6 +3,7 @@
 recipe.yaml        the resolved recipe          environment.json   versions, machine, threads
 metrics.jsonl      one line every few updates   checkpoints/       step-N folders
 scores.json        what was measured            model/             the saved model
+surgery.json       of a start from a saved model: tensors copied, new, dropped
 run.json           format and state ("running", "done")
 """
 

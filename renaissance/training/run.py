@@ -28,7 +28,7 @@ from renaissance.errors import MissingPackageError, SpecError
 from renaissance.evaluation.evaluate import SplitScores, evaluate_split
 from renaissance.features.frozen import Stores, check_storable, frozen_stores
 from renaissance.progress import Progress, Silent
-from renaissance.recipe import Recipe, as_recipe
+from renaissance.recipe import Recipe, SavedStart, as_recipe
 from renaissance.registry import Registry, default_registry
 from renaissance.training.bridge import check_bridge, measure_bridge
 from renaissance.training.checkpoint import newest_checkpoint, remove_partial
@@ -127,7 +127,7 @@ class _Job:
                 found["bridge"] = measure_bridge(self.recipe, data, stores, self.progress)
         results = self._results(found, trained, data, surgery)
         if accelerator.is_main_process:
-            self._write(assembly, results)
+            self._write(assembly, results, surgery)
         accelerator.wait_for_everyone()
         for tracker in accelerator.trackers:  # `end_training` would take the process group from the next run
             tracker.finish()
@@ -311,7 +311,9 @@ class _Job:
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
         }
 
-    def _write(self, assembly: Assembly, results: Mapping[str, Any]) -> None:
+    def _write(self, assembly: Assembly, results: Mapping[str, Any], surgery: Mapping[str, Sequence[str]]) -> None:
+        if isinstance(self.recipe.start, SavedStart):
+            write_atomically(self.folder / "surgery.json", json.dumps(surgery, indent=1) + "\n")
         text = json.dumps(results, indent=1) + "\n"
         write_atomically(self.folder / "scores.json", text)
         save(assembly, self.folder / "model", extra={"scores.json": text.encode()})

@@ -520,6 +520,8 @@ def test_matching_alone_is_fine_tuned_from_a_pretrained_model(
     assert set(after) == set(before) - dropped
     assert not torch.equal(before["tasks.itm.head.weight"], after["tasks.itm.head.weight"])
     assert done.scores["surgery"] == {"copied": len(after), "new": 0, "dropped": len(dropped)}
+    report = json.loads((tmp_path / "tuned" / "surgery.json").read_text())
+    assert report == {"copied": sorted(after), "new": [], "dropped": sorted(dropped)}
     pretrained = [row for row in json.loads((whole / "scores.json").read_text())["scores"] if row["task"] == "itm"]
     untrained = [row for row in done.scores["scores"] if row["model"] == "untrained"]
     assert [row["value"] for row in pretrained] == [row["value"] for row in untrained]
