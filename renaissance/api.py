@@ -26,6 +26,8 @@ Modality = Literal["vision", "text"]
 Weights = Literal["pretrained", "random", "none"]
 Architecture = Literal["one-tower", "two-tower"]
 Output = Literal["vision", "text", "pooled"]
+# How a backbone tells its tokens apart: a table added to them, rotations or distances inside its blocks, or not at all.
+Positions = Literal["absolute", "rope", "relative", "none"]
 
 
 class Options(BaseModel):
@@ -53,6 +55,8 @@ class Capabilities:
 
     `grid` is the token grid (rows, columns) of a vision backbone at its image size. `layered`: the backbone lists its
     blocks, so that ranges of layers can be frozen or cut. `class_token`: token 0 stands for the whole input.
+    `positions`: how it tells its tokens apart. `base`: one-tower models can be based on it (`JointBackbone`); where
+    they cannot, `refused` says why. `size_step`: image sides are its multiples.
     """
 
     width: int | Unknown = UNKNOWN
@@ -67,6 +71,10 @@ class Capabilities:
     vocabulary: int | Unknown | None = None
     pretrained: bool | Unknown = UNKNOWN
     trained_on: tuple[str, ...] | Unknown = UNKNOWN
+    positions: Positions | Unknown = UNKNOWN
+    base: bool | Unknown = UNKNOWN
+    refused: str = ""
+    size_step: int | Unknown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +108,34 @@ class BackboneEntry(Entry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TowerNeeds:
+    """What a fusion head reads of the towers beside their final tokens.
+
+    layers: the outputs of the last so many blocks of each tower (`Features.layers`). embedded: the text as it is
+    before the first block (`Features.embedded`). text_blocks: "shared": the head runs so many of the text tower's own
+    blocks from its first one on; "inherited": the head starts with copies of as many blocks that follow the tower's
+    last one in the backbone that the tower is cut from. None: it has blocks of its own.
+    """
+
+    layers: int = 0
+    embedded: bool = False
+    text_blocks: Literal["shared", "inherited"] | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FusionHeadEntry(Entry):
     """A way to join a vision stream and a text stream.
 
-    factory(options, *, vision: TowerFacts, text: TowerFacts) -> FusionHead. `outputs` are what it can compute;
-    `shared_space`: its projections put both modalities into one space (`FusionHead.project`).
+    factory(options, *, vision: TowerFacts, text: TowerFacts) -> FusionHead; a head whose `needs` say text_blocks gets
+    these as well: `text_blocks: Sequence[TextBlock]`. `outputs` are what it can compute; `shared_space`: its
+    projections put both modalities into one space (`FusionHead.project`).
     """
 
     outputs: frozenset[Output] = frozenset({"vision", "text", "pooled"})
     shared_space: bool = False
     check: Callable[[Any], None] = lambda options: None
+    needs: Callable[[Any], TowerNeeds] = lambda options: TowerNeeds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +193,16 @@ class TextInput:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Encoded inputs: tokens [B, N, D], mask bool [B, N] (True: real), pooled [B, D], and the layers asked for."""
+    """Encoded inputs: tokens [B, N, D], mask bool [B, N] (True: real), pooled [B, D], and the layers asked for.
+
+    embedded [B, N, D]: the tokens before the first block, where a fusion head reads them.
+    """
 
     tokens: Tensor
     mask: Tensor
     pooled: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
+    embedded: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +364,70 @@ class LayeredBackbone(Backbone, Protocol):
 
     def finish(self, state: Any) -> Features:
         """Return what comes after the last block."""
+        ...
+
+
+class JointBackbone(LayeredBackbone, Protocol):
+    """A layered backbone whose blocks also take tokens of the other modality: one-tower models are based on these.
+
+    Laws: finish(fold(step, join(embedded(x), None))) == __call__(x); and where no other token is real, what the own
+    tokens become is the same with and without the others.
+    """
+
+    positions: Positions
+
+    def embedded(self, inputs: Any) -> Features:
+        """Return own tokens [B, N, D] before the first block, with their mask."""
+        ...
+
+    def join(self, own: Features | None, other: Features | None) -> Any:
+        """Return the state before the first block of own tokens [B, N, D] followed by others [B, M, D].
+
+        own: rows of what `embedded` gave, possibly changed in value. Others have their positions in them already:
+        rotations leave them as they are, and no distance is counted to or from them. Padding is attended to by none.
+        """
+        ...
+
+    def keep_embeddings(self) -> None:
+        """Drop the blocks and what follows them, for good: `embedded` is all that still works."""
+        ...
+
+
+class TextBlock(Protocol):
+    """The two halves of a block of a text tower (an nn.Module), so that cross attention can stand between them."""
+
+    def attend(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return hidden [B, N, D] after self attention, residual and norm.
+
+        mask bool [B, N] (True: real), or [B, N, N] (True: row may attend to column).
+        """
+        ...
+
+    def feed(self, hidden: Tensor) -> Tensor:
+        """Return hidden [B, N, D] after the MLP, residual and norm."""
+        ...
+
+
+class SharingText(Protocol):
+    """A text backbone whose blocks fusion heads can run (an nn.Module)."""
+
+    def text_blocks(self) -> Sequence[TextBlock]:
+        """Return its blocks in halves; they hold the very parameters of `blocks`."""
+        ...
+
+
+class Resizable(Protocol):
+    """A backbone that takes inputs of another size after it is built."""
+
+    def resize(self, size: int) -> tuple[str, ...]:
+        """Take images of `size` pixels a side, or texts of up to `size` tokens, from now on; `processor` too.
+
+        Returns the names of the tensors whose shape changed: position tables, interpolated for images, and for
+        longer texts continued by new rows.
+
+        Raises:
+            SpecError: it cannot take that size.
+        """
         ...
 
 
