@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from torch import nn
 
-from renaissance.api import SavedBackbone, Weights
+from renaissance.api import SavedBackbone, TowerNeeds, Weights
 from renaissance.errors import PluginError, SpecError
 from renaissance.models.freezing import freeze, hold_statistics
 from renaissance.models.two_tower import TwoTower, tower_facts
@@ -48,10 +50,11 @@ def assemble(plan: Plan, *, seed: int = 0, saved: Mapping[str, SavedBackbone] | 
     text = _tower(plan.text, seed, saved)
     facts = {"vision": tower_facts(vision), "text": tower_facts(text)}
     with _stream(seed, "fusion", empty):
-        fusion = load_factory(plan.fusion.entry)(plan.fusion.options, **facts)
+        blocks = _text_blocks(plan, text, seed, empty)
+        fusion = load_factory(plan.fusion.entry)(plan.fusion.options, **facts, **blocks)
     slots = max((task.entry.slots for task in plan.tasks.values()), default=1)
     with _stream(seed, "slots", empty):
-        encoder = TwoTower(vision, text, fusion, plan.fusion.entry, slots)
+        encoder = TwoTower(vision, text, fusion, plan.fusion.entry, slots, _needs(plan))
     freeze(encoder, plan.frozen)
     return Assembly(plan, encoder, build_tasks(plan, encoder, seed, empty=empty))
 
@@ -72,6 +75,29 @@ def build_tasks(plan: Plan, encoder: TwoTower, seed: int, *, empty: bool = False
                 "report it to the plugin, or leave the task out."
             )
     return tasks
+
+
+def _needs(plan: Plan) -> TowerNeeds:
+    return plan.fusion.entry.needs(plan.fusion.options)
+
+
+def _text_blocks(plan: Plan, text: Any, seed: int, empty: bool) -> dict[str, Any]:
+    """Return the blocks of the text backbone that the fusion head shares, or inherits, as an argument of its factory.
+
+    What is inherited are the blocks that follow the tower's last one in the backbone that it is cut from.
+    """
+    needs = _needs(plan)
+    match needs.text_blocks:
+        case None:
+            return {}
+        case "shared":
+            return {"text_blocks": text.text_blocks()[: needs.count]}
+    if empty:  # blocks of one backbone have one shape, and their weights are loaded
+        return {"text_blocks": [copy.deepcopy(text.text_blocks()[0]) for _ in range(needs.count)]}
+    depth = len(text.blocks)
+    whole = plan.text.options.model_copy(update={"layers": depth + needs.count})
+    donor: Any = _tower(replace(plan.text, options=whole), seed, None)
+    return {"text_blocks": donor.text_blocks()[depth:]}
 
 
 def _tower(tower: TowerPlan, seed: int, saved: Mapping[str, SavedBackbone] | None) -> nn.Module:

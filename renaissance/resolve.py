@@ -17,6 +17,7 @@ from renaissance.api import (
     Modality,
     Options,
     TaskEntry,
+    TowerNeeds,
     Unknown,
     Weights,
 )
@@ -116,6 +117,7 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
     vision = _tower(model.vision, "vision", chosen_weights(rules, "vision"), registry)
     text = _tower(model.text, "text", chosen_weights(rules, "text"), registry)
     fusion = _fusion(model.fusion, registry)
+    _check_needs(fusion, vision, text)
     frozen = frozen_parts(rules, {"vision": (vision.name, vision.facts), "text": (text.name, text.facts)})
     plans = _tasks(tasks, fusion, registry)
     used = (vision.plugin, text.plugin, fusion.plugin, *(task.plugin for task in plans.values()))
@@ -194,6 +196,45 @@ def _fusion(fusion: FusionSpec, registry: Registry) -> FusionPlan:
     options = checked_options(entry, fusion.options, of=fusion.name)
     entry.check(options)
     return FusionPlan(component.qualified, component.plugin, entry, options)
+
+
+def _check_needs(fusion: FusionPlan, vision: TowerPlan, text: TowerPlan) -> None:
+    """Refuse a head that reads more of the towers than they have, as far as that is known without building them.
+
+    Raises:
+        SpecError: naming the tower, and the most that it has.
+    """
+    needs = fusion.entry.needs(fusion.options)
+    for tower in (vision, text):
+        if needs.layers and tower.facts.layered is False:
+            raise SpecError(f"'{fusion.name}' reads layers of the towers, and '{tower.name}' does not list its own.")
+        if isinstance(tower.facts.depth, int) and needs.layers > tower.facts.depth:
+            raise SpecError(
+                f"'{fusion.name}' reads the last {needs.layers} layers of each tower, and '{tower.name}' has "
+                f"{tower.facts.depth}; say {fusion.name}(layers={tower.facts.depth}) or fewer."
+            )
+    _check_text_blocks(fusion, needs, text)
+
+
+def _check_text_blocks(fusion: FusionPlan, needs: TowerNeeds, text: TowerPlan) -> None:
+    depth = text.facts.depth
+    if needs.text_blocks == "shared" and isinstance(depth, int) and needs.count > depth:
+        raise SpecError(
+            f"'{fusion.name}' shares {needs.count} blocks of the text tower, and '{text.name}' has {depth}; say "
+            f"{fusion.name}(layers={depth}) or fewer."
+        )
+    if needs.text_blocks != "inherited" or not isinstance(depth, int):
+        return
+    if "layers" not in text.entry.options.model_fields:
+        raise SpecError(f"'{text.name}' cannot be cut, so '{fusion.name}' can inherit none of its blocks.")
+    try:
+        whole = text.options.model_copy(update={"layers": depth + needs.count})
+        text.entry.describe(whole)
+    except SpecError:
+        raise SpecError(
+            f"'{fusion.name}' inherits the {needs.count} blocks that follow the first {depth} of '{text.name}', which "
+            f"has fewer; cut the tower, as '{text.name}[:{max(1, depth - needs.count)}]', or say layers= fewer."
+        ) from None
 
 
 def checked_options(entry: Entry, given: Mapping[str, Any], *, of: str) -> Options:

@@ -17,6 +17,7 @@ from renaissance.assemble import Assembly
 from renaissance.errors import CapabilityError
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.pairing import positives
+from renaissance.toolkit.pooling import over_tokens, rows
 
 PAIRS_AT_ONCE = 256
 
@@ -73,8 +74,8 @@ class ModelScorer:
         logits: list[Tensor] = []
         with torch.inference_mode():
             for part in self._progress(parts, len(parts), "Matching pairs"):
-                vision = moved(_rows(images, part[:, 0]), device)
-                text = moved(_trimmed(_rows(texts, part[:, 1])), device)
+                vision = moved(rows(images, part[:, 0]), device)
+                text = moved(_trimmed(rows(texts, part[:, 1])), device)
                 logits.append(task.predict(encoder.fuse(vision, text, frozenset({"pooled"}))).cpu())
         return torch.cat(logits)
 
@@ -95,32 +96,36 @@ class ModelScorer:
 
 
 def _chunked(features: Features, embed: Callable[[Features], Tensor], device: torch.device, size: int = 1024) -> Tensor:
-    rows = torch.arange(len(features.tokens))
-    return torch.cat([embed(moved(_rows(features, part), device)).cpu() for part in torch.split(rows, size)])
-
-
-def _rows(features: Features, index: Tensor) -> Features:
-    pooled = None if features.pooled is None else features.pooled[index]
-    return Features(features.tokens[index], features.mask[index], pooled)
+    parts = torch.split(torch.arange(len(features.tokens)), size)
+    return torch.cat([embed(moved(rows(features, part), device)).cpu() for part in parts])
 
 
 def _trimmed(features: Features) -> Features:
     """Drop the padding beyond the longest text of these pairs."""
     longest = int(features.mask.sum(1).max())
-    return Features(features.tokens[:, :longest], features.mask[:, :longest], features.pooled)
+    return over_tokens(features, lambda tokens: tokens[:, :longest])
 
 
 def _joined(batches: Iterable[Features]) -> Features:
     """Concatenate encoded batches, padded to the longest."""
     parts = [moved(batch, torch.device("cpu")) for batch in batches]
     length = max(part.tokens.shape[1] for part in parts)
-    pooled = None if parts[0].pooled is None else torch.cat(_pooled(parts))
+    padded = [over_tokens(part, lambda tokens: _padded(tokens, length)) for part in parts]
     return Features(
-        torch.cat([F.pad(part.tokens, (0, 0, 0, length - part.tokens.shape[1])) for part in parts]),
-        torch.cat([F.pad(part.mask, (0, length - part.mask.shape[1])) for part in parts]),
-        pooled,
+        torch.cat([part.tokens for part in padded]),
+        torch.cat([part.mask for part in padded]),
+        _cat([part.pooled for part in padded]),
+        tuple(torch.cat(layer) for layer in zip(*(part.layers for part in padded), strict=True)),
+        _cat([part.embedded for part in padded]),
     )
 
 
-def _pooled(parts: Sequence[Features]) -> list[Tensor]:
-    return [part.pooled for part in parts if part.pooled is not None]
+def _padded(tokens: Tensor, length: int) -> Tensor:
+    """Return tokens [B, N, ...] as [B, length, ...], with zeros at the end."""
+    missing = length - tokens.shape[1]
+    return F.pad(tokens, (*(0, 0) * (tokens.dim() - 2), 0, missing))
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

@@ -60,6 +60,11 @@ def check_storable(encoder: TwoTower) -> None:
         raise SpecError(
             "'store' keeps what frozen towers give, and no tower is frozen; say 'frozen vision', or leave 'store' out."
         )
+    if encoder.needs.layers or encoder.needs.embedded:
+        raise SpecError(
+            "'store' keeps the final tokens of frozen towers, and this fusion head reads more of them; leave 'store' "
+            "out, or choose a head that reads final tokens, such as 'co-attention'."
+        )
 
 
 def frozen_stores(encoder: TwoTower, records: Sequence[Record], folder: Path, progress: Progress) -> Stores:

@@ -5,6 +5,7 @@ Letters: V distinct images, T distinct texts, P pairs, N and L tokens, D widths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from renaissance.api import (
     Output,
     TextInput,
     TowerFacts,
+    TowerNeeds,
     VisionInput,
 )
 from renaissance.toolkit.canonical import encode_canonical
@@ -36,9 +38,16 @@ class TwoTower(nn.Module):
     fusion: Any
 
     def __init__(
-        self, vision: nn.Module, text: nn.Module, fusion: nn.Module, entry: FusionHeadEntry, slots: int = 1
+        self,
+        vision: nn.Module,
+        text: nn.Module,
+        fusion: nn.Module,
+        entry: FusionHeadEntry,
+        slots: int = 1,
+        needs: TowerNeeds | None = None,
     ) -> None:
         super().__init__()
+        self.needs = needs or TowerNeeds()
         self.vision = vision
         self.text = text
         self.fusion = fusion
@@ -57,11 +66,16 @@ class TwoTower(nn.Module):
 
     def encode_vision(self, images: VisionInput) -> Features:
         """Encode distinct images; a frozen tower runs in canonical shapes, without a graph."""
-        return _encode(self.vision, images)
+        return _encode(self.vision, images, range(-self.needs.layers, 0))
 
     def encode_text(self, texts: TextInput) -> Features:
         """Encode distinct texts; a frozen tower runs in canonical shapes, without a graph."""
-        return _encode(self.text, texts)
+        features = _encode(self.text, texts, range(-self.needs.layers, 0))
+        if not self.needs.embedded:
+            return features
+        with torch.no_grad() if holds_still(self.text) else nullcontext():
+            embedded = self.text.embedded(texts).tokens  # [T, L, D]
+        return replace(features, embedded=embedded[:, : features.tokens.shape[1]])
 
     def fuse(self, vision: Features, text: Features, outputs: frozenset[Output], slots: Tensor | None = None) -> Joint:
         """Fuse pair i of vision [P, N, D] and text [P, L, D].
@@ -104,10 +118,10 @@ def holds_still(tower: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
-def _encode(tower: Any, inputs: Any) -> Features:
+def _encode(tower: Any, inputs: Any, layers: Sequence[int]) -> Features:
     frozen = holds_still(tower)
     with torch.no_grad() if frozen else nullcontext():
-        features: Features = encode_canonical(tower, inputs) if frozen else tower(inputs)
+        features: Features = encode_canonical(tower, inputs, layers) if frozen else tower(inputs, layers)
     return features
 
 

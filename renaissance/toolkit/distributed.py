@@ -46,11 +46,16 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_features(features: Features) -> Features:
-    """Gather tokens, masks and pooled vectors; the layers stay local."""
+    """Gather every tensor of the features."""
     if world_size() == 1:
         return features
-    pooled = None if features.pooled is None else gather(features.pooled)
-    return Features(gather(features.tokens), gather(features.mask.to(torch.uint8)).bool(), pooled)
+    return Features(
+        gather(features.tokens),
+        gather(features.mask.to(torch.uint8)).bool(),
+        None if features.pooled is None else gather(features.pooled),
+        tuple(gather(layer) for layer in features.layers),
+        None if features.embedded is None else gather(features.embedded),
+    )
 
 
 def offset(count: int, device: torch.device) -> int:

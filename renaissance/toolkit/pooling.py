@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +23,23 @@ def one_vector(features: Features) -> Tensor:
 
 def rows(features: Features, index: Tensor) -> Features:
     """Return the features of the rows in `index` int64 [P]."""
-    pooled = None if features.pooled is None else features.pooled[index]
     return Features(
-        features.tokens[index], features.mask[index], pooled, tuple(layer[index] for layer in features.layers)
+        features.tokens[index],
+        features.mask[index],
+        None if features.pooled is None else features.pooled[index],
+        tuple(layer[index] for layer in features.layers),
+        None if features.embedded is None else features.embedded[index],
+    )
+
+
+def over_tokens(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
+    """Return the features with `change` made to every tensor that has tokens [B, N, ...], the mask [B, N] included."""
+    return Features(
+        change(features.tokens),
+        change(features.mask),
+        features.pooled,
+        tuple(change(layer) for layer in features.layers),
+        None if features.embedded is None else change(features.embedded),
     )
 
 
