@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,27 +15,36 @@ from torch import nn
 
 from renaissance.api import SavedBackbone, TowerNeeds, Weights
 from renaissance.errors import PluginError, SpecError
+from renaissance.models.as_published import renew
+from renaissance.models.embeddings import NewPatches, NewWords, OtherEmbeddings
 from renaissance.models.freezing import freeze, hold_statistics
+from renaissance.models.one_tower import OneTower
+from renaissance.models.transfer import TransferReport, transfer_report
 from renaissance.models.two_tower import TwoTower, tower_facts
+from renaissance.plans import AnyPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.registry import load_factory
-from renaissance.resolve import Plan, TowerPlan
+from renaissance.resolve import IMAGE_SIZE, MAX_TOKENS, PATCH_SIZE
 from renaissance.toolkit.random import stream_seed
+from renaissance.toolkit.text import TOKENIZER_FILE, WORDPIECE, WordTokenizer, infer_facts, read_tokenizer
+
+Encoder = TwoTower | OneTower
+Saved = Mapping[str, SavedBackbone] | None
 
 
 class Assembly(nn.Module):
     """An encoder with its tasks' heads, and the plan that both were built from."""
 
-    encoder: TwoTower
+    encoder: Encoder
     tasks: nn.ModuleDict
 
-    def __init__(self, plan: Plan, encoder: TwoTower, tasks: nn.ModuleDict) -> None:
+    def __init__(self, plan: AnyPlan, encoder: Encoder, tasks: nn.ModuleDict) -> None:
         super().__init__()
         self.plan = plan
         self.encoder = encoder
         self.tasks = tasks
 
 
-def assemble(plan: Plan, *, seed: int = 0, saved: Mapping[str, SavedBackbone] | None = None) -> Assembly:
+def assemble(plan: AnyPlan, *, seed: int = 0, saved: Mapping[str, SavedBackbone] | None = None) -> Assembly:
     """Build what a plan says.
 
     Each part draws its random weights from its own stream of `seed`, so that another fusion head leaves the towers'
@@ -45,6 +55,17 @@ def assemble(plan: Plan, *, seed: int = 0, saved: Mapping[str, SavedBackbone] | 
         SpecError: the parts do not fit, which for some backbones only their build can tell.
         HubError: pretrained weights or a tokenizer cannot be had.
     """
+    slots = max((task.entry.slots for task in plan.tasks.values()), default=1)
+    encoder: Encoder
+    if isinstance(plan, OneTowerPlan):
+        encoder = _one_tower(plan, seed, saved, slots)
+    else:
+        encoder = _two_tower(plan, seed, saved, slots)
+    freeze(encoder, plan.frozen, train_mode=plan.spec.as_published.frozen_in_train_mode)
+    return Assembly(plan, encoder, build_tasks(plan, encoder, seed, empty=saved is not None))
+
+
+def _two_tower(plan: Plan, seed: int, saved: Saved, slots: int) -> TwoTower:
     empty = saved is not None
     vision = _tower(plan.vision, seed, saved)
     text = _tower(plan.text, seed, saved)
@@ -52,14 +73,50 @@ def assemble(plan: Plan, *, seed: int = 0, saved: Mapping[str, SavedBackbone] | 
     with _stream(seed, "fusion", empty):
         blocks = _text_blocks(plan, text, seed, empty)
         fusion = load_factory(plan.fusion.entry)(plan.fusion.options, **facts, **blocks)
-    slots = max((task.entry.slots for task in plan.tasks.values()), default=1)
     with _stream(seed, "slots", empty):
-        encoder = TwoTower(vision, text, fusion, plan.fusion.entry, slots, _needs(plan))
-    freeze(encoder, plan.frozen)
-    return Assembly(plan, encoder, build_tasks(plan, encoder, seed, empty=empty))
+        return TwoTower(vision, text, fusion, plan.fusion.entry, slots, _needs(plan), plan.spec.as_published)
 
 
-def build_tasks(plan: Plan, encoder: TwoTower, seed: int, *, empty: bool = False) -> nn.ModuleDict:
+def _one_tower(plan: OneTowerPlan, seed: int, saved: Saved, slots: int) -> OneTower:
+    empty, modality = saved is not None, plan.base.entry.modality
+    base: Any = _tower(plan.base, seed, saved)
+    if not (hasattr(base, "join") and len(base.blocks)):
+        raise SpecError(
+            f"'{plan.base.name}' cannot be the base of a one-tower model: its blocks do not take tokens of another "
+            "modality. Use a plain transformer, such as 'vit-base' or 'bert-base'."
+        )
+    if plan.donor is None:
+        embedder: Any = _new_embeddings(plan, base.width, seed, saved)
+    else:
+        embedder = _tower(plan.donor, seed, saved)
+        if not hasattr(embedder, "keep_embeddings"):
+            raise SpecError(f"'{plan.donor.name}' cannot give its embeddings alone; leave it out, for new ones.")
+        embedder.keep_embeddings()
+    with _stream(seed, "one-tower", empty):
+        other = OtherEmbeddings(embedder, base.width)
+        if plan.spec.as_published.inner_layers_only and not empty:
+            renew((*base.embeddings, *base.final))
+        masked = not plan.spec.as_published.no_padding_mask
+        return OneTower(base, other, modality, pooling=plan.spec.pooling, slots=slots, masked=masked)
+
+
+def _new_embeddings(plan: OneTowerPlan, width: int, seed: int, saved: Saved) -> Any:
+    """Return new embeddings of the modality that the base lacks, or saved ones without their weights."""
+    modality, spec = "text" if plan.base.entry.modality == "vision" else "vision", plan.spec
+    with _stream(seed, modality, saved is not None):
+        if saved is not None:
+            kind = NewPatches if modality == "vision" else NewWords
+            return kind.restored(saved[modality])
+        if modality == "vision":
+            return NewPatches(width, spec.image_size or IMAGE_SIZE, spec.patch_size or PATCH_SIZE)
+        max_tokens = spec.max_tokens or MAX_TOKENS
+        if spec.tokenizer is None:
+            return NewWords(width, WordTokenizer.load(WORDPIECE).with_max_tokens(max_tokens))
+        tokenizer = read_tokenizer(Path(spec.tokenizer) / TOKENIZER_FILE)
+        return NewWords(width, WordTokenizer(tokenizer, infer_facts(tokenizer, max_tokens=max_tokens)))
+
+
+def build_tasks(plan: AnyPlan, encoder: Encoder, seed: int, *, empty: bool = False) -> nn.ModuleDict:
     """Build the heads of a plan's tasks for an encoder; `empty`: on the meta device, to be loaded.
 
     Raises:
@@ -75,6 +132,23 @@ def build_tasks(plan: Plan, encoder: TwoTower, seed: int, *, empty: bool = False
                 "report it to the plugin, or leave the task out."
             )
     return tasks
+
+
+def encoder_report(assembly: Assembly) -> TransferReport:
+    """Return which tensors of an encoder its plan takes from pretrained backbones, which are resized, or new."""
+    plan, encoder = assembly.plan, assembly.encoder
+    if isinstance(plan, Plan):
+        towers = {"vision": plan.vision, "text": plan.text}
+        return transfer_report(encoder, {name: _read(tower) for name, tower in towers.items()}, frozenset())
+    base: Any = encoder.encoder
+    renewed = (*base.embeddings, *base.final) if plan.spec.as_published.inner_layers_only else ()
+    places = {"base": _read(plan.base), "other.embedder": plan.donor is not None and _read(plan.donor)}
+    ids = frozenset(id(parameter) for module in renewed for parameter in module.parameters())
+    return transfer_report(encoder, places, ids)
+
+
+def _read(tower: TowerPlan) -> bool:
+    return tower.weights == "pretrained"
 
 
 def _needs(plan: Plan) -> TowerNeeds:
@@ -100,7 +174,7 @@ def _text_blocks(plan: Plan, text: Any, seed: int, empty: bool) -> dict[str, Any
     return {"text_blocks": donor.text_blocks()[depth:]}
 
 
-def _tower(tower: TowerPlan, seed: int, saved: Mapping[str, SavedBackbone] | None) -> nn.Module:
+def _tower(tower: TowerPlan, seed: int, saved: Saved) -> nn.Module:
     weights: Weights = tower.weights if saved is None else "none"
     kept = None if saved is None else saved[tower.entry.modality]
     factory = load_factory(tower.entry)

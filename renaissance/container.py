@@ -43,8 +43,9 @@ from renaissance.manifest import (
     write_json,
     write_manifest,
 )
+from renaissance.plans import AnyPlan
 from renaissance.registry import Registry, default_registry
-from renaissance.resolve import Plan, resolve
+from renaissance.resolve import resolve
 from renaissance.shorthand import format_spec
 from renaissance.spec import LIBRARIES, Strict, explain, shown, validate_spec
 from renaissance.tensors import check_fit, load_state, read_state, save_state
@@ -126,7 +127,7 @@ def _write_processors(assembly: Assembly, staging: Path) -> dict[str, Any]:
     }
 
 
-def _card(plan: Plan) -> str:
+def _card(plan: AnyPlan) -> str:
     """Return the least that a model card says: what the model is, and how it is loaded."""
     tasks = ", ".join(plan.tasks) or "none"
     return "\n".join(
@@ -150,7 +151,7 @@ def _card(plan: Plan) -> str:
     )
 
 
-def _check_loads(plan: Plan, staging: Path) -> None:
+def _check_loads(plan: AnyPlan, staging: Path) -> None:
     """Build the model from what was written, without weights, and compare it with their headers."""
     built = _assembled(plan, read_config(staging), staging)
     check_fit(read_state(staging), built.state_dict(keep_vars=True))
@@ -259,7 +260,7 @@ def needed_plugins(config: SavedConfig) -> dict[str, str]:
     return {**dict.fromkeys(sorted(qualifiers), ""), **config.plugins}
 
 
-def _plan(config: SavedConfig, folder: Path, registry: Registry) -> Plan:
+def _plan(config: SavedConfig, folder: Path, registry: Registry) -> AnyPlan:
     """Resolve what was saved against what is installed."""
     for name, distribution in needed_plugins(config).items():
         if registry.plugin(name) is None:
@@ -279,7 +280,7 @@ def _pip_line(plugin: str, distribution: str) -> str:
     return f"pip install {own}{f'=={version}' if pinned else ''}"
 
 
-def _assembled(plan: Plan, config: SavedConfig, folder: Path) -> Assembly:
+def _assembled(plan: AnyPlan, config: SavedConfig, folder: Path) -> Assembly:
     """Build a model without weights from its saved configs."""
     saved = {str(tower): SavedBackbone(config.resolved[tower].config, folder / tower) for tower in TOWERS}
     try:

@@ -16,16 +16,16 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from renaissance.api import Features, Output, TextInput, VisionInput
-from renaissance.assemble import Assembly, assemble
+from renaissance.assemble import Assembly, Encoder, assemble, encoder_report
 from renaissance.container import load, save
 from renaissance.data.decode import open_image
 from renaissance.errors import CapabilityError, ModelFileError, SampleError, SpecError
 from renaissance.hub import REPO, Upload, download, upload
 from renaissance.manifest import model_in
-from renaissance.models.two_tower import TwoTower
+from renaissance.models.transfer import TransferReport
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
-from renaissance.spec import TwoTowerSpec
+from renaissance.spec import OneTowerSpec, TwoTowerSpec
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.modes import evaluating
 from renaissance.trust import trusted
@@ -50,8 +50,8 @@ class Model(nn.Module):
         self.assembly = assembly
 
     @property
-    def encoder(self) -> TwoTower:
-        """The towers and their fusion."""
+    def encoder(self) -> Encoder:
+        """The towers and their fusion, or the one tower."""
         return self.assembly.encoder
 
     @property
@@ -60,9 +60,13 @@ class Model(nn.Module):
         return self.assembly.tasks
 
     @property
-    def spec(self) -> TwoTowerSpec:
+    def spec(self) -> TwoTowerSpec | OneTowerSpec:
         """The canonical spec."""
         return self.assembly.plan.spec
+
+    def transfer_report(self) -> TransferReport:
+        """Return which of the encoder's tensors its spec takes from pretrained backbones, which are resized, or new."""
+        return encoder_report(self.assembly)
 
     def save(self, folder: str | Path, *, extra: Mapping[str, bytes] | None = None) -> None:
         """Write the model to `folder`, wholly or not at all; see `renaissance.container.save`.

@@ -40,6 +40,12 @@ class Surgery(Strict):
 
     drop_tasks: tuple[Name, ...] = Field((), strict=False, description="Heads that are left behind.")
     add_tasks: tuple[Name, ...] = Field((), strict=False, description="Heads that are new.")
+    image_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        None, description="Another side of the images in pixels; position tables are interpolated."
+    )
+    max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = Field(
+        None, description="Another longest text in tokens; position tables are cut off, or continued by new rows."
+    )
 
 
 class SavedStart(Strict):

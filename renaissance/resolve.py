@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -16,14 +15,16 @@ from renaissance.api import (
     FusionHeadEntry,
     Modality,
     Options,
+    Output,
     TaskEntry,
     TowerNeeds,
     Unknown,
     Weights,
 )
 from renaissance.errors import PluginError, RenaissanceError, SpecError, UnknownComponentError
+from renaissance.plans import AnyPlan, FusionPlan, OneTowerPlan, Plan, TaskPlan, TowerPlan
 from renaissance.registry import Component, Kind, Registry, default_registry
-from renaissance.rules import chosen_weights, frozen_parts, layer_range, supported
+from renaissance.rules import chosen_weights, frozen_parts, layer_range, supported, supported_in_one_tower
 from renaissance.shorthand import parse_spec
 from renaissance.spec import (
     LIBRARIES,
@@ -40,55 +41,8 @@ from renaissance.spec import (
     validate_spec,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class TowerPlan:
-    """A backbone that exists, its checked options, and what is known of it."""
-
-    name: str
-    plugin: str
-    entry: BackboneEntry
-    options: Options
-    facts: Capabilities
-    weights: Weights
-
-
-@dataclass(frozen=True, slots=True)
-class FusionPlan:
-    """A fusion head that exists, with its checked options."""
-
-    name: str
-    plugin: str
-    entry: FusionHeadEntry
-    options: Options
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPlan:
-    """A task that exists, with its checked options."""
-
-    name: str
-    plugin: str
-    entry: TaskEntry
-    options: Options
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A checked assembly. `spec` is canonical: resolving it again gives the same plan.
-
-    frozen: the parts that hold still, later rules already applied; tasks in the order in which they run.
-    plugins: the third-party plugins that it needs, with their distributions.
-    """
-
-    spec: TwoTowerSpec
-    vision: TowerPlan
-    text: TowerPlan
-    fusion: FusionPlan
-    frozen: tuple[Part, ...]
-    tasks: Mapping[str, TaskPlan]
-    plugins: Mapping[str, str]
-
+# new embeddings of a one-tower model, where the spec does not say
+IMAGE_SIZE, PATCH_SIZE, MAX_TOKENS = 224, 16, 64
 
 TaskUses = Mapping[str, Mapping[str, Any]]
 
@@ -100,7 +54,7 @@ def as_spec(spec: object) -> OneTowerSpec | TwoTowerSpec:
     return parse_spec(spec) if isinstance(spec, str) else validate_spec(spec)
 
 
-def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Registry | None = None) -> Plan:
+def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Registry | None = None) -> AnyPlan:
     """Check a spec and its tasks against what is installed.
 
     `tasks` are names, or names with options. Nothing heavy is imported, and nothing is downloaded.
@@ -112,17 +66,19 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
     registry = registry or default_registry()
     model = as_spec(spec)
     if isinstance(model, OneTowerSpec):
-        raise SpecError("One-tower models cannot be built yet; name two towers: 'vit-base + bert-base, two-tower'.")
+        return _one_tower(model, tasks, registry)
+    if model.as_published.inner_layers_only:
+        raise SpecError("'inner_layers_only' is a fault of one-tower models; leave it out of this two-tower model.")
     rules = supported(model.rules)
     vision = _tower(model.vision, "vision", chosen_weights(rules, "vision"), registry)
     text = _tower(model.text, "text", chosen_weights(rules, "text"), registry)
     fusion = _fusion(model.fusion, registry)
     _check_needs(fusion, vision, text)
     frozen = frozen_parts(rules, {"vision": (vision.name, vision.facts), "text": (text.name, text.facts)})
-    plans = _tasks(tasks, fusion, registry)
+    plans = _tasks(tasks, (fusion.name, fusion.entry.outputs), "two-tower", registry)
     used = (vision.plugin, text.plugin, fusion.plugin, *(task.plugin for task in plans.values()))
     return Plan(
-        spec=_canonical(vision, text, fusion, frozen),
+        spec=_canonical(vision, text, fusion, frozen).model_copy(update={"as_published": model.as_published}),
         vision=vision,
         text=text,
         fusion=fusion,
@@ -130,6 +86,106 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
         tasks=plans,
         plugins=_distributions(used, registry),
     )
+
+
+def _one_tower(model: OneTowerSpec, tasks: Sequence[str] | TaskUses, registry: Registry) -> OneTowerPlan:
+    if model.as_published.ids_embedded_twice:
+        raise SpecError("'ids_embedded_twice' is a fault of two-tower models; leave it out of this one-tower model.")
+    modality, told = _base_modality(model, registry)
+    other: Modality = "text" if modality == "vision" else "vision"
+    rules = supported_in_one_tower(model.rules, other)
+    base = _tower(model.base, modality, chosen_weights(rules, "encoder"), registry)
+    _check_base(base)
+    donor = None
+    if model.donor is not None:
+        if model.donor.layers is not None:
+            raise SpecError(f"'{model.donor.name}' gives its embeddings alone; leave out '{model.donor.layers}'.")
+        donor = _tower(model.donor, other, chosen_weights(rules, other), registry)
+    _check_new_embeddings(model, other)
+    nothing = Capabilities(depth=0, layered=True)
+    parts = {"encoder": (base.name, base.facts), other: (donor.name if donor else other, nothing)}
+    frozen = frozen_parts(rules, parts)
+    plans = _tasks(tasks, ("one-tower", frozenset({"vision", "text", "pooled"})), "one-tower", registry)
+    used = (base.plugin, *([donor.plugin] if donor else []), *(task.plugin for task in plans.values()))
+    spec = model.model_copy(
+        update={
+            "base": _canonical_tower(base),
+            "donor": None if donor is None else _canonical_tower(donor),
+            "modality": None if told else modality,
+            "rules": (*_starts({"encoder": base, other: donor}), *_holds(frozen)),
+        }
+    )
+    return OneTowerPlan(spec, base, donor, frozen, plans, _distributions(used, registry))
+
+
+def _base_modality(model: OneTowerSpec, registry: Registry) -> tuple[Modality, bool]:
+    """Return what the base encodes, and whether the names alone tell it.
+
+    Raises:
+        SpecError: nothing of these tells.
+        UnknownComponentError: there is no such backbone.
+    """
+    modalities = _modalities(model.base.name, registry)
+    if model.donor is not None:
+        given = _modalities(model.donor.name, registry)
+        modalities = [one for one in modalities if any(other != one for other in given)]
+        if not modalities:
+            raise SpecError(
+                f"'{model.base.name}' and '{model.donor.name}' encode the same; the donor gives the embeddings of the "
+                "modality that the base lacks: 'vit-base + bert-base, one-tower'."
+            )
+    told = len(modalities) == 1
+    if model.modality is not None:
+        modalities = [one for one in modalities if one == model.modality]
+    if len(modalities) != 1:
+        raise SpecError(
+            f"'{model.base.name}' can be of either modality, or of none that was asked for; say "
+            'one-tower(modality="text"), or modality="vision".'
+        )
+    return modalities[0], told
+
+
+def _modalities(name: str, registry: Registry) -> list[Modality]:
+    found: list[Modality] = []
+    unknown: UnknownComponentError | None = None
+    library = name.partition(":")[0]
+    both: tuple[Modality, Modality] = ("vision", "text")
+    for modality in both:
+        try:
+            registry.find("backbone", library if library in LIBRARIES else name, modality)
+        except UnknownComponentError as error:
+            unknown = unknown or error
+        else:
+            found.append(modality)
+    if not found and unknown is not None:
+        raise unknown
+    return found
+
+
+def _check_base(base: TowerPlan) -> None:
+    """Refuse a base whose blocks do not take tokens of another modality.
+
+    Raises:
+        SpecError: saying why, and which bases there are.
+    """
+    if base.facts.base is False or base.facts.layered is False:
+        reason = base.facts.refused or "it does not list its blocks"
+        like = "vit-base" if base.entry.modality == "vision" else "bert-base"
+        raise SpecError(f"'{base.name}' cannot be the base of a one-tower model: {reason}. Use one such as '{like}'.")
+
+
+def _check_new_embeddings(model: OneTowerSpec, other: Modality) -> None:
+    """Refuse options of embeddings that are not built, and patches that do not fill the image."""
+    new = {"vision": ("image_size", "patch_size"), "text": ("max_tokens", "tokenizer")}
+    for modality, names in new.items():
+        odd = next((name for name in names if getattr(model, name) is not None), None)
+        if odd is not None and (model.donor is not None or modality != other):
+            where = model.base.name if modality != other else model.donor.name if model.donor else other
+            raise SpecError(f"'{odd}' is for new {modality} embeddings, and '{where}' brings its own; give it there.")
+    size, patch = model.image_size or IMAGE_SIZE, model.patch_size or PATCH_SIZE
+    if size % patch:
+        nearest = max(patch, round(size / patch) * patch)
+        raise SpecError(f"image_size={size} is no multiple of patch_size={patch}; use image_size={nearest}.")
 
 
 # --- components -------------------------------------------------------------------------------------------------------
@@ -293,7 +349,13 @@ def _first(layers: Layers, entry: BackboneEntry, facts: Capabilities, name: str)
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 
-def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Registry) -> dict[str, TaskPlan]:
+def _tasks(
+    tasks: Sequence[str] | TaskUses,
+    fusion: tuple[str, frozenset[Output]],
+    architecture: Architecture,
+    registry: Registry,
+) -> dict[str, TaskPlan]:
+    """Return the plans of tasks on a model whose fusion has this name and these outputs."""
     uses: TaskUses = tasks if isinstance(tasks, Mapping) else {name: {} for name in tasks}
     plans: dict[str, TaskPlan] = {}
     for name, options in uses.items():
@@ -306,18 +368,23 @@ def _tasks(tasks: Sequence[str] | TaskUses, fusion: FusionPlan, registry: Regist
         )
     trained = frozenset(name for name, task in plans.items() if task.entry.trains)
     for task in plans.values():
-        _fits(task.entry, fusion, plans, "two-tower")
+        _fits(task.entry, fusion, plans, architecture)
         task.entry.check(task.options, trained)
     return _ordered(plans)
 
 
-def _fits(entry: TaskEntry, fusion: FusionPlan, plans: Mapping[str, TaskPlan], architecture: Architecture) -> None:
+def _fits(
+    entry: TaskEntry,
+    fusion: tuple[str, frozenset[Output]],
+    plans: Mapping[str, TaskPlan],
+    architecture: Architecture,
+) -> None:
     if architecture not in entry.architectures:
         raise SpecError(f"The task '{entry.name}' does not work on {architecture} models.")
-    missing = sorted(entry.outputs - fusion.entry.outputs)
+    missing = sorted(entry.outputs - fusion[1])
     if missing:
         raise SpecError(
-            f"The task '{entry.name}' reads the fused {' and '.join(missing)} output, which '{fusion.name}' does not "
+            f"The task '{entry.name}' reads the fused {' and '.join(missing)} output, which '{fusion[0]}' does not "
             "give; use a fusion head such as 'lxmert', or leave the task out."
         )
     for need in entry.needs:
@@ -343,23 +410,28 @@ def _ordered(plans: Mapping[str, TaskPlan]) -> dict[str, TaskPlan]:
 
 
 def _canonical(vision: TowerPlan, text: TowerPlan, fusion: FusionPlan, frozen: tuple[Part, ...]) -> TwoTowerSpec:
-    starts = [PartRule(action="random", part=Part(name=_part_name(t))) for t in (vision, text) if t.weights == "random"]
     return TwoTowerSpec(
         vision=_canonical_tower(vision),
         text=_canonical_tower(text),
         fusion=FusionSpec(name=fusion.name, options=fusion.options.model_dump(mode="json", exclude_defaults=True)),
-        rules=(*starts, *(PartRule(action="frozen", part=part) for part in frozen)),
+        rules=(*_starts({"vision": vision, "text": text}), *_holds(frozen)),
     )
+
+
+def _starts(towers: Mapping[Any, TowerPlan | None]) -> list[PartRule]:
+    """Return the rules that say which towers start from random weights."""
+    random = [name for name, tower in towers.items() if tower is not None and tower.weights == "random"]
+    return [PartRule(action="random", part=Part(name=name)) for name in random]
+
+
+def _holds(frozen: Iterable[Part]) -> list[PartRule]:
+    return [PartRule(action="frozen", part=part) for part in frozen]
 
 
 def _canonical_tower(tower: TowerPlan) -> TowerSpec:
     named = {"model", "revision"} if tower.entry.library else set()
     options = tower.options.model_dump(mode="json", exclude_defaults=True, exclude=named)
     return TowerSpec(name=tower.name, options=options)
-
-
-def _part_name(tower: TowerPlan) -> Any:
-    return tower.entry.modality
 
 
 def _distributions(plugins: Iterable[str], registry: Registry) -> dict[str, str]:

@@ -9,6 +9,28 @@ from renaissance.errors import SpecError
 from renaissance.spec import AdapterRule, Layers, Part, PartRule, Rule
 
 
+def supported_in_one_tower(rules: Iterable[Rule], donor: str) -> list[PartRule]:
+    """Return the rules of a one-tower model: on its 'encoder', or on the embeddings of the modality `donor`.
+
+    Raises:
+        SpecError: naming what is no part of this model, or is not built yet.
+    """
+    checked: list[PartRule] = []
+    for rule in rules:
+        part = rule.part
+        if isinstance(rule, AdapterRule):
+            raise SpecError(f"Adapters ('{rule.action} {part}') cannot be built yet; freeze or train '{part}' whole.")
+        if part.name not in ("encoder", donor):
+            raise SpecError(
+                f"'{part}' is no part of this one-tower model; it has 'encoder', and '{donor}': the embeddings that "
+                "its base lacks."
+            )
+        if part.name == donor and (part.group or part.layers):
+            raise SpecError(f"'{part}': these are embeddings alone; write '{rule.action} {donor}'.")
+        checked.append(_checked(rule))
+    return checked
+
+
 def supported(rules: Iterable[Rule]) -> list[PartRule]:
     """Return the rules with 'both' taken apart.
 
@@ -67,14 +89,14 @@ def chosen_weights(rules: Iterable[PartRule], tower: str) -> Weights:
 
 
 def frozen_parts(rules: Iterable[PartRule], towers: Mapping[str, tuple[str, Capabilities]]) -> tuple[Part, ...]:
-    """Apply freezing rules in order and return what holds still; `towers` are (name, facts) of 'vision' and 'text'.
+    """Apply freezing rules in order and return what holds still; `towers` are (name, facts) by part.
 
     A part comes back more than once only where its depth is known at build alone: '[:3]' and '[:-2]' of it.
 
     Raises:
         SpecError: a range is empty or reaches beyond a tower, or a rule thaws a piece of what another froze.
     """
-    held: dict[str, list[Part]] = {"vision": [], "text": [], "fusion": []}
+    held: dict[str, list[Part]] = {**{name: [] for name in towers}, "fusion": []}
     for rule in rules:
         if rule.action not in ("frozen", "trainable"):
             continue

@@ -3,7 +3,8 @@
 spec    = tower [ "+" tower ] { "," clause }
 tower   = name [ slice ] [ "(" key "=" json { "," key "=" json } ")" ]
 name    = short | plugin ":" short | library ":" model [ "@" revision ]
-clause  = "one-tower" | "two-tower" | rule part | adapter part | fusion head
+clause  = "one-tower" [ "(" options ")" ] | "two-tower" | rule part | adapter part | fusion head | faults
+faults  = "as-published" "(" key "=" true { "," key "=" true } ")"
 rule    = "frozen" | "trainable" | "random" | "pretrained"
 adapter = ("lora" | "bitfit" | "adapter") [ "(" options ")" ]
 part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ ".embeddings" | ".norms" | ".biases" ] [ slice ]
@@ -24,6 +25,7 @@ from renaissance.spec import (
     PARTS,
     VERBS,
     AdapterRule,
+    AsPublished,
     FusionSpec,
     OneTowerSpec,
     TowerSpec,
@@ -36,6 +38,9 @@ from renaissance.spec import (
 
 MAX_LENGTH = 16_384
 _ARCHITECTURES = ("one-tower", "two-tower")
+# what a one-tower model has to choose beside its parts
+ONE_TOWER = ("pooling", "modality", "image_size", "patch_size", "max_tokens", "tokenizer")
+FAULTS = tuple(AsPublished.model_fields)
 _NAME = re.compile(COMPONENT_NAME)
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -64,7 +69,12 @@ def format_spec(spec: OneTowerSpec | TwoTowerSpec) -> str:
         f"{rule.action}{_options(rule.options) if isinstance(rule, AdapterRule) else ''} {rule.part}"
         for rule in spec.rules
     ]
-    return ", ".join([" + ".join(map(_component, towers)), spec.architecture, *rules, *fusion])
+    faults = spec.as_published.model_dump(exclude_defaults=True)
+    published = [f"as-published{_options(faults)}"] if faults else []
+    chosen = spec.model_dump(exclude_defaults=True, include=set(ONE_TOWER)) if isinstance(spec, OneTowerSpec) else {}
+    return ", ".join(
+        [" + ".join(map(_component, towers)), spec.architecture + _options(chosen), *rules, *fusion, *published]
+    )
 
 
 def _component(component: TowerSpec | FusionSpec) -> str:
@@ -113,6 +123,10 @@ class _Parser:
             raise self.fault("expected a clause, such as 'two-tower', 'frozen text' or 'lxmert'")
         if name in _ARCHITECTURES:
             self.once(clauses, "architecture", name, start)
+            if self.peek("("):
+                clauses["chosen"] = self.options()
+        elif name == "as-published":
+            self.once(clauses, "as_published", self.faults(start), start)
         elif name in VERBS:
             clauses["rules"].append({"action": name, "part": self.part(name)})
         elif name in ADAPTERS:
@@ -130,9 +144,20 @@ class _Parser:
             raise self.fault("a fusion head takes options in '( )', not a slice")
         self.once(clauses, "fusion", {"name": name, "options": options}, start)
 
+    def faults(self, start: int) -> dict[str, Any]:
+        """Return the faults that are asked for; each by its name, and none by default."""
+        faults = self.options() if self.peek("(") else {}
+        odd = next((name for name, value in faults.items() if name not in FAULTS or value is not True), None)
+        if odd is not None or not faults:
+            hint = did_you_mean(odd, FAULTS) if odd else ""
+            raise self.fault(
+                f"'as-published' needs the faults by name, {', '.join(FAULTS)}: {FAULTS[1]}=true{hint}", at=start
+            )
+        return faults
+
     def once(self, clauses: dict[str, Any], key: str, value: Any, start: int) -> None:
         if key in clauses:
-            word = "architecture" if key == "architecture" else "fusion head"
+            word = {"architecture": "architecture", "fusion": "fusion head"}.get(key, "'as-published'")
             raise self.fault(f"a second {word}; keep one", at=start)
         clauses[key] = value
 
@@ -227,6 +252,11 @@ class _Parser:
 def _with_towers(towers: list[dict[str, Any]], clauses: dict[str, Any], text: str) -> dict[str, Any]:
     """Put the towers where the architecture has them; two towers are a two-tower model unless the line says one."""
     architecture = clauses.setdefault("architecture", _ARCHITECTURES[len(towers) - 1])
+    chosen = clauses.pop("chosen", {})
+    known = ONE_TOWER if architecture == "one-tower" else ()
+    if (odd := next((key for key in chosen if key not in known), None)) is not None:
+        listed = f"it has: {', '.join(known)}" if known else "it has none"
+        raise SpecError(f"'{architecture}' has no option '{shown(odd)}'; {listed}.{did_you_mean(odd, known)}")
     if architecture == "two-tower":
         if len(towers) < 2:
             raise SpecError(
@@ -236,4 +266,4 @@ def _with_towers(towers: list[dict[str, Any]], clauses: dict[str, Any], text: st
     if "fusion" in clauses:
         name = clauses["fusion"]["name"]
         raise SpecError(f"A one-tower model has no fusion head; leave out '{shown(name)}', or say 'two-tower'.")
-    return {**clauses, "base": towers[0], **({"donor": towers[1]} if len(towers) > 1 else {})}
+    return {**clauses, **chosen, "base": towers[0], **({"donor": towers[1]} if len(towers) > 1 else {})}

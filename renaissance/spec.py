@@ -108,7 +108,7 @@ class FusionSpec(Strict):
     def _not_an_adapter(self) -> FusionSpec:
         if self.name in ADAPTERS:
             raise ValueError(f"'{self.name}' is an adapter, and needs the part that it adapts: '{self.name} text'")
-        if self.name in (*VERBS, "one-tower", "two-tower"):
+        if self.name in (*VERBS, "one-tower", "two-tower", "as-published"):
             raise ValueError(f"'{self.name}' is a word of the shorthand, and names no fusion head")
         return self
 
@@ -142,6 +142,24 @@ class AdapterRule(Strict):
 Rule = Annotated[PartRule | AdapterRule, Field(discriminator="action")]
 
 
+class AsPublished(Strict):
+    """Faults of the published code (arXiv 2411.06657), one by one, for studies that ask what each of them does."""
+
+    inner_layers_only: bool = Field(
+        False, description="One tower: only the blocks of the base are kept; its embeddings and final norm are new."
+    )
+    no_padding_mask: bool = Field(False, description="Padding of texts is attended to as if it were real.")
+    ids_embedded_twice: bool = Field(
+        False, description="Two towers: the text passes through the embedding block of its tower twice."
+    )
+    frozen_in_train_mode: bool = Field(False, description="Frozen parts keep their dropout in training.")
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any fault."""
+        return self != AsPublished()
+
+
 class TwoTowerSpec(Strict):
     """A vision tower, a text tower, and a head that fuses their streams."""
 
@@ -150,15 +168,39 @@ class TwoTowerSpec(Strict):
     text: TowerSpec
     fusion: FusionSpec = FusionSpec()
     rules: tuple[Rule, ...] = Field((), description="Later rules win.", strict=False)
+    as_published: AsPublished = AsPublished()
 
 
 class OneTowerSpec(Strict):
-    """One stack of blocks for both modalities; `donor` gives the embeddings of the modality that `base` lacks."""
+    """One stack of blocks for both modalities; `donor` gives the embeddings of the modality that `base` lacks.
+
+    Without a donor these are new: of patches, or of the words of a tokenizer.
+    """
 
     architecture: Literal["one-tower"] = "one-tower"
     base: TowerSpec
     donor: TowerSpec | None = None
+    pooling: Literal["first", "mean", "both"] = Field(
+        "first",
+        description="What stands for a pair: the text's first token, the mean of all real ones, or both together.",
+    )
+    modality: Literal["vision", "text"] | None = Field(
+        None, description="What the base encodes, where its name does not tell and there is no donor."
+    )
+    image_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        None, description="Side of the images in pixels, for new patch embeddings; null: 224."
+    )
+    patch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        None, description="Side of a patch in pixels, for new patch embeddings; null: 16."
+    )
+    max_tokens: Annotated[int, Field(ge=3, le=1_000_000)] | None = Field(
+        None, description="Longest text in tokens, for new word embeddings; null: 64."
+    )
+    tokenizer: str | None = Field(
+        None, description="A folder with a tokenizer.json, for new word embeddings; null: the one that ships."
+    )
     rules: tuple[Rule, ...] = Field((), description="Later rules win.", strict=False)
+    as_published: AsPublished = AsPublished()
 
 
 ModelSpec = Annotated[OneTowerSpec | TwoTowerSpec, Field(discriminator="architecture")]

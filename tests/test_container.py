@@ -120,7 +120,7 @@ SPECS = [
 
 
 def two_towers(parts: dict[str, Any]) -> dict[str, Any]:
-    sizes = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 32}
+    sizes = {"width": 32, "layers": 2, "heads": 2, "mlp_width": 32}
     return {
         "architecture": "two-tower",
         "vision": {"name": "tiny-vit", "options": sizes},

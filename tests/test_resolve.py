@@ -146,8 +146,15 @@ def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("electra-small, one-tower", "One-tower models cannot be built yet"),
-        ("electra-small + vit-base, one-tower", "One-tower models cannot be built yet"),
+        ("swin-tiny, one-tower", "'swin-tiny' cannot be the base of a one-tower model"),
+        ("vit-base + deit-tiny, one-tower", "encode the same"),
+        ("transformers:bert, one-tower", "can be of either modality"),
+        ("vit-base, one-tower, frozen encoder[:99]", "has 12 layers"),
+        ("vit-base, one-tower, frozen vision", "is no part of this one-tower model"),
+        ("vit-base, one-tower(image_size=64)", "is for new vision embeddings"),
+        ("bert-base, one-tower(image_size=225)", "use image_size=224"),
+        ("vit-base + bert-base, as-published(inner_layers_only=true)", "a fault of one-tower models"),
+        ("vit-base, one-tower, as-published(ids_embedded_twice=true)", "a fault of two-tower models"),
         (f"{TOWERS}, lora(rank=8) text", r"Adapters \('lora text'\) cannot be built yet"),
         (f"{TOWERS}, bitfit both", r"Adapters \('bitfit both'\) cannot be built yet"),
         (f"{TOWERS}, frozen text.norms", r"'frozen text.norms' cannot be built yet"),

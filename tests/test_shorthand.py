@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from renaissance.errors import SpecError
 from renaissance.shorthand import format_spec, parse_spec
-from renaissance.spec import OneTowerSpec, TwoTowerSpec, validate_spec
+from renaissance.spec import ADAPTERS, VERBS, OneTowerSpec, TwoTowerSpec, validate_spec
 
 CHECKS = settings(deadline=None, max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -24,10 +24,7 @@ names = st.one_of(
     st.builds("{}:{}{}".format, libraries, models, st.just("") | revisions),
 )
 heads = st.one_of(words, st.builds("{}:{}".format, words, words)).filter(
-    lambda name: (
-        name
-        not in ("frozen", "trainable", "random", "pretrained", "lora", "bitfit", "adapter", "one-tower", "two-tower")
-    )
+    lambda name: name not in (*VERBS, *ADAPTERS, "one-tower", "two-tower", "as-published")
 )
 numbers = st.integers(-(2**31) + 1, 2**31 - 1)
 slices = st.one_of(
@@ -66,12 +63,28 @@ rules = st.lists(
     max_size=3,
 )
 fusions = st.fixed_dictionaries({"name": heads, "options": options})
+faults = st.dictionaries(st.sampled_from(["no_padding_mask", "frozen_in_train_mode"]), st.booleans())
 specs = st.one_of(
     st.fixed_dictionaries(
-        {"architecture": st.just("two-tower"), "vision": towers, "text": towers, "fusion": fusions, "rules": rules}
+        {
+            "architecture": st.just("two-tower"),
+            "vision": towers,
+            "text": towers,
+            "fusion": fusions,
+            "rules": rules,
+            "as_published": faults,
+        }
     ),
     st.fixed_dictionaries(
-        {"architecture": st.just("one-tower"), "base": towers, "donor": st.none() | towers, "rules": rules}
+        {
+            "architecture": st.just("one-tower"),
+            "base": towers,
+            "donor": st.none() | towers,
+            "pooling": st.sampled_from(["first", "mean", "both"]),
+            "max_tokens": st.none() | st.integers(3, 1000),
+            "rules": rules,
+            "as_published": faults,
+        }
     ),
 )
 

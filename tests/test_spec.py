@@ -84,7 +84,7 @@ def test_a_misspelt_key_is_told_before_the_key_that_is_missing_for_it() -> None:
 
 def test_an_unknown_key_that_is_a_word_of_the_grammar_is_named_all_the_same() -> None:
     with pytest.raises(
-        SpecError, match=r"unknown key 'frozen'\. Known keys: architecture, fusion, rules, text, vision\."
+        SpecError, match=r"unknown key 'frozen'\. Known keys: architecture, as_published, fusion, rules, text, vision\."
     ):
         validate_spec({**PLAIN, "frozen": True})
 

@@ -1,34 +1,20 @@
-"""The built-in fusion heads: `lxmert`, `co-attention` and `dual`.
+"""Built-in fusion heads of two streams or none: `lxmert`, `co-attention`, `concat` and `dual`.
 
 Letters: P pairs, N tokens of the vision stream, L of the text stream, W the fusion's width.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from renaissance.api import Features, Joint, Modality, Output, TowerFacts
-from renaissance.builtin.fusion_entries import CrossOptions, DualOptions
+from renaissance.builtin.fusion_entries import ConcatOptions, CrossOptions, DualOptions
+from renaissance.builtin.fusion_streams import CrossLayer, Read, both_streams, features, how_much, joint, read_of
 from renaissance.toolkit.attention import AttentionLayer, FeedForwardLayer, initialise
 from renaissance.toolkit.pooling import Pooler
-
-# How much of a stream the last layer must give: every token, the first alone, or nothing.
-Read = Literal["all", "first", "none"]
-
-
-class CrossLayer(Protocol):
-    """A layer that gives the next vision stream and the next text stream."""
-
-    def vision_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
-        """Return the next vision stream [P, N, W], or its first token [P, 1, W]."""
-        ...
-
-    def text_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
-        """Return the next text stream [P, L, W], or its first token [P, 1, W]."""
-        ...
+from renaissance.toolkit.recompute import run
 
 
 class LxmertLayer(nn.Module):
@@ -36,23 +22,23 @@ class LxmertLayer(nn.Module):
 
     def __init__(self, options: CrossOptions) -> None:
         super().__init__()
-        width, heads, dropout = options.width, options.heads, options.dropout
+        width, heads, dropout, eps = options.width, options.heads, options.dropout, options.norm_eps
         hidden = int(width * options.mlp_ratio)
-        self.cross = AttentionLayer(width, heads, dropout)
-        self.vision_self = AttentionLayer(width, heads, dropout)
-        self.text_self = AttentionLayer(width, heads, dropout)
-        self.vision_mlp = FeedForwardLayer(width, hidden, dropout)
-        self.text_mlp = FeedForwardLayer(width, hidden, dropout)
+        self.cross = AttentionLayer(width, heads, dropout, eps=eps)
+        self.vision_self = AttentionLayer(width, heads, dropout, eps=eps)
+        self.text_self = AttentionLayer(width, heads, dropout, eps=eps)
+        self.vision_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
+        self.text_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
 
     def vision_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
         """Return the next vision stream [P, N, W], or its first token [P, 1, W]."""
         crossed = self.cross(vision, text, text_mask)
-        return self.vision_mlp(self.vision_self(_queries(crossed, read), crossed, vision_mask))  # type: ignore[no-any-return]
+        return self.vision_mlp(self.vision_self(read_of(crossed, read), crossed, vision_mask))  # type: ignore[no-any-return]
 
     def text_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
         """Return the next text stream [P, L, W], or its first token [P, 1, W]."""
         crossed = self.cross(text, vision, vision_mask)
-        return self.text_mlp(self.text_self(_queries(crossed, read), crossed, text_mask))  # type: ignore[no-any-return]
+        return self.text_mlp(self.text_self(read_of(crossed, read), crossed, text_mask))  # type: ignore[no-any-return]
 
 
 class CoAttentionLayer(nn.Module):
@@ -60,23 +46,23 @@ class CoAttentionLayer(nn.Module):
 
     def __init__(self, options: CrossOptions) -> None:
         super().__init__()
-        width, heads, dropout = options.width, options.heads, options.dropout
+        width, heads, dropout, eps = options.width, options.heads, options.dropout, options.norm_eps
         hidden = int(width * options.mlp_ratio)
-        self.vision_self = AttentionLayer(width, heads, dropout)
-        self.vision_cross = AttentionLayer(width, heads, dropout)
-        self.vision_mlp = FeedForwardLayer(width, hidden, dropout)
-        self.text_self = AttentionLayer(width, heads, dropout)
-        self.text_cross = AttentionLayer(width, heads, dropout)
-        self.text_mlp = FeedForwardLayer(width, hidden, dropout)
+        self.vision_self = AttentionLayer(width, heads, dropout, eps=eps)
+        self.vision_cross = AttentionLayer(width, heads, dropout, eps=eps)
+        self.vision_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
+        self.text_self = AttentionLayer(width, heads, dropout, eps=eps)
+        self.text_cross = AttentionLayer(width, heads, dropout, eps=eps)
+        self.text_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
 
     def vision_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
         """Return the next vision stream [P, N, W], or its first token [P, 1, W]."""
-        tokens = self.vision_self(_queries(vision, read), vision, vision_mask)
+        tokens = self.vision_self(read_of(vision, read), vision, vision_mask)
         return self.vision_mlp(self.vision_cross(tokens, text, text_mask))  # type: ignore[no-any-return]
 
     def text_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
         """Return the next text stream [P, L, W], or its first token [P, 1, W]."""
-        tokens = self.text_self(_queries(text, read), text, text_mask)
+        tokens = self.text_self(read_of(text, read), text, text_mask)
         return self.text_mlp(self.text_cross(tokens, vision, vision_mask))  # type: ignore[no-any-return]
 
 
@@ -91,6 +77,7 @@ class CrossFusion(nn.Module):
         super().__init__()
         self.width = options.width
         self.pooled_width = 2 * options.width
+        self.recompute = False
         self.vision_projection = nn.Linear(vision.width, options.width)
         self.text_projection = nn.Linear(text.width, options.width)
         self.layers = nn.ModuleList(layers)
@@ -104,26 +91,49 @@ class CrossFusion(nn.Module):
         masks = (vision.mask, text.mask)
         *inner, last = cast("list[CrossLayer]", list(self.layers))
         for layer in inner:
-            v, t = layer.vision_stream(v, t, *masks, "all"), layer.text_stream(v, t, *masks, "all")
-        vision_read, text_read = self._reads(outputs)
-        fused_vision = None if vision_read == "none" else last.vision_stream(v, t, *masks, vision_read)
-        fused_text = None if text_read == "none" else last.text_stream(v, t, *masks, text_read)
-        return self._joint(_features(fused_vision, vision.mask), _features(fused_text, text.mask), outputs)
+            v, t = run(both_streams, self.recompute, layer, v, t, *masks)
+        poolers = (self.vision_pooler, self.text_pooler)
+        return fuse_last(last, Features(v, vision.mask), Features(t, text.mask), poolers, outputs, self.recompute)
 
-    def _reads(self, outputs: frozenset[Output]) -> tuple[Read, Read]:
-        def read(stream: Output, pooler: Pooler) -> Read:
-            if stream in outputs or ("pooled" in outputs and not pooler.class_token):
-                return "all"
-            return "first" if "pooled" in outputs else "none"
 
-        return read("vision", self.vision_pooler), read("text", self.text_pooler)
+def fuse_last(
+    layer: CrossLayer,
+    vision: Features,
+    text: Features,
+    poolers: tuple[Pooler, Pooler],
+    outputs: frozenset[Output],
+    recompute: bool,
+) -> Joint:
+    """Run the last layer on two streams [P, N, W] and [P, L, W], as far as `outputs` need it; return these."""
+    inputs = (vision.tokens, text.tokens, vision.mask, text.mask)
+    vision_read = how_much("vision", outputs, class_token=poolers[0].class_token)
+    text_read = how_much("text", outputs, class_token=poolers[1].class_token)
+    v = None if vision_read == "none" else run(layer.vision_stream, recompute, *inputs, vision_read)
+    t = None if text_read == "none" else run(layer.text_stream, recompute, *inputs, text_read)
+    return joint(features(v, vision.mask), features(t, text.mask), poolers, outputs)
 
-    def _joint(self, vision: Features | None, text: Features | None, outputs: frozenset[Output]) -> Joint:
-        pooled = None
-        if "pooled" in outputs and vision is not None and text is not None:
-            parts = self.vision_pooler(vision.tokens, vision.mask), self.text_pooler(text.tokens, text.mask)
-            pooled = torch.cat(parts, dim=-1)  # [P, 2 W]
-        return Joint(vision if "vision" in outputs else None, text if "text" in outputs else None, pooled)
+
+class Concat(nn.Module):
+    """Both streams, projected to one width and else as they are; pooled: both poolers' vectors, concatenated."""
+
+    def __init__(self, options: ConcatOptions, vision: TowerFacts, text: TowerFacts) -> None:
+        super().__init__()
+        self.width = options.width
+        self.pooled_width = 2 * options.width
+        self.vision_projection = nn.Linear(vision.width, options.width)
+        self.text_projection = nn.Linear(text.width, options.width)
+        self.vision_pooler = Pooler(options.width, class_token=vision.class_token)
+        self.text_pooler = Pooler(options.width, class_token=text.class_token)
+        initialise(self)
+
+    def forward(self, vision: Features, text: Features, outputs: frozenset[Output]) -> Joint:
+        """Project pair i of vision [P, N, Dv] and text [P, L, Dt]; return what `outputs` names, pooled as [P, 2 W]."""
+        vision_read = how_much("vision", outputs, class_token=self.vision_pooler.class_token)
+        text_read = how_much("text", outputs, class_token=self.text_pooler.class_token)
+        v = None if vision_read == "none" else self.vision_projection(read_of(vision.tokens, vision_read))
+        t = None if text_read == "none" else self.text_projection(read_of(text.tokens, text_read))
+        poolers = (self.vision_pooler, self.text_pooler)
+        return joint(features(v, vision.mask), features(t, text.mask), poolers, outputs)
 
 
 class Dual(nn.Module):
@@ -149,14 +159,6 @@ class Dual(nn.Module):
         return Joint()
 
 
-def _features(tokens: Tensor | None, mask: Tensor) -> Features | None:
-    return None if tokens is None else Features(tokens, mask[:, : tokens.shape[1]])
-
-
-def _queries(tokens: Tensor, read: Read) -> Tensor:
-    return tokens if read == "all" else tokens[:, :1]
-
-
 def lxmert(options: CrossOptions, *, vision: TowerFacts, text: TowerFacts) -> CrossFusion:
     """Build the `lxmert` head."""
     return CrossFusion([LxmertLayer(options) for _ in range(options.layers)], options, vision, text)
@@ -165,6 +167,11 @@ def lxmert(options: CrossOptions, *, vision: TowerFacts, text: TowerFacts) -> Cr
 def co_attention(options: CrossOptions, *, vision: TowerFacts, text: TowerFacts) -> CrossFusion:
     """Build the `co-attention` head."""
     return CrossFusion([CoAttentionLayer(options) for _ in range(options.layers)], options, vision, text)
+
+
+def concat(options: ConcatOptions, *, vision: TowerFacts, text: TowerFacts) -> Concat:
+    """Build the `concat` head."""
+    return Concat(options, vision, text)
 
 
 def dual(options: DualOptions, *, vision: TowerFacts, text: TowerFacts) -> Dual:

@@ -32,6 +32,7 @@ def describe(options: TimmOptions) -> Capabilities:
         patch_size=UNKNOWN,
         any_resolution=UNKNOWN,
         grid=UNKNOWN,
+        size_step=UNKNOWN,
         pretrained=False if options.overrides else UNKNOWN,
     )
 

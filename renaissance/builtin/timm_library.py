@@ -1,19 +1,16 @@
-"""Dealing with the timm library itself: names, creation, weights, preprocessing, and the blocks of ViT-like models."""
+"""Dealing with the timm library itself: names, creation, weights and preprocessing."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import timm
-import torch
 from timm.data import resolve_model_data_config
-from timm.models import beit, eva, get_pretrained_cfg, vision_transformer
-from torch import Tensor
+from timm.models import get_pretrained_cfg
 
+from renaissance.builtin.timm_blocks import enumeration_of as enumeration_of  # open_clip has timm models inside
 from renaissance.errors import HubError, SpecError, UnknownComponentError
 from renaissance.toolkit.images import ImageProcessor
 
@@ -32,29 +29,6 @@ RESERVED = {
     "drop_path_rate": "use drop_path_rate outside of overrides",
 }
 WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
-
-State = tuple[Tensor, Tensor | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Enumeration:
-    """How a ViT-like model runs block by block. State: tokens [V, N, D] and what every block shares (or None)."""
-
-    embed: Callable[[Any, Tensor], State]
-    step: Callable[[Any, int, State], State]
-
-
-def enumeration_of(model: Any) -> Enumeration | None:
-    """Return how this model's blocks are run one by one; None for a model that is not known to be such a fold.
-
-    The key is the very function that the class runs, so a subclass with a forward of its own does not match.
-    """
-    known = {
-        vision_transformer.VisionTransformer.forward_features: Enumeration(_embed_vit, _step_vit),
-        eva.Eva.forward_features: Enumeration(_embed_eva, _step_eva),
-        beit.Beit.forward_features: Enumeration(_embed_beit, _step_beit),
-    }
-    return known.get(type(model).forward_features)
 
 
 def resolve_name(model: str) -> str:
@@ -176,38 +150,6 @@ def _arguments(name: str, options: TimmOptions, image_size: int | tuple[int, int
     if image_size is not None and settings is not None and settings.fixed_input_size:
         arguments["img_size"] = image_size
     return arguments
-
-
-def _embed_vit(model: Any, pixels: Tensor) -> State:
-    return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels)))), None
-
-
-def _step_vit(model: Any, index: int, state: State) -> State:
-    return model.blocks[index](state[0]), None
-
-
-def _embed_eva(model: Any, pixels: Tensor) -> State:
-    tokens, rotations = model._pos_embed(model.patch_embed(pixels))
-    return model.norm_pre(tokens), rotations
-
-
-def _step_eva(model: Any, index: int, state: State) -> State:
-    tokens, rotations = state
-    own = rotations[index] if model.rope_mixed and rotations is not None else rotations
-    return model.blocks[index](tokens, rope=own), rotations
-
-
-def _embed_beit(model: Any, pixels: Tensor) -> State:
-    patches = model.patch_embed(pixels)
-    tokens = torch.cat((model.cls_token.expand(len(patches), -1, -1), patches), dim=1)
-    if model.pos_embed is not None:
-        tokens = tokens + model.pos_embed
-    return model.pos_drop(tokens), model.rel_pos_bias() if model.rel_pos_bias is not None else None
-
-
-def _step_beit(model: Any, index: int, state: State) -> State:
-    tokens, shared = state
-    return model.blocks[index](tokens, shared_rel_pos_bias=shared), shared
 
 
 def _either(names: list[str]) -> str:

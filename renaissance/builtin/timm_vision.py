@@ -1,162 +1,38 @@
-"""Image models of the timm library as vision backbones.
+"""Building image models of the timm library as vision backbones.
 
-Tokens are what `forward_features` gives: prefix tokens (class, distillation, registers) first, then the grid, row by
-row; a feature map becomes one token for each cell. Models whose only final norm stands behind their pooling (BEiT,
-EVA-02) have it applied to each token instead. The pooled vector is the class token, or the mean of the grid.
+Models whose only final norm stands behind their pooling (BEiT, EVA-02) have it applied to each token instead.
 Classifiers, poolers and whatever else the tokens do not depend on are dropped.
 
-Letters in shapes: V images, N tokens, D width, H and W height and width in pixels.
+Letters in shapes: N tokens, D width, H and W height and width in pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from renaissance.api import Features, SavedBackbone, VisionInput, Weights
+from renaissance.api import SavedBackbone, Weights
+from renaissance.builtin.timm_blocks import enumeration_of, let_others_join
 from renaissance.builtin.timm_library import (
-    State,
     create_pretrained,
     create_random,
-    enumeration_of,
     image_processor,
     pretrained_commit,
     refusal,
     resolve_name,
 )
-from renaissance.errors import CapabilityError, ModelFileError, RenaissanceError, SpecError
-from renaissance.toolkit.building import LooseParameters, build_empty, drop_parts, unused_parts
+from renaissance.builtin.timm_towers import LayeredTimmVision, TimmVision
+from renaissance.builtin.timm_towers import row_major as row_major  # open_clip has timm models inside
+from renaissance.builtin.timm_towers import vit_embeddings as vit_embeddings
+from renaissance.errors import ModelFileError, RenaissanceError, SpecError
+from renaissance.toolkit.building import build_empty, drop_parts, unused_parts
 from renaissance.toolkit.images import ImageProcessor
-from renaissance.toolkit.layered import layer_indices
 
 if TYPE_CHECKING:
     from renaissance.builtin.timm_entries import TimmOptions
-
-# what runs before the blocks of a ViT-like model; class token, registers and position table sit on the model itself
-EMBEDDINGS = ("patch_embed", "pos_drop", "patch_drop", "norm_pre", "rope", "rel_pos_bias")
-
-
-class TimmVision(nn.Module):
-    """A timm model without its head.
-
-    grid: rows and columns of tokens at the size of `processor`; num_prefix_tokens: tokens before the grid.
-    """
-
-    def __init__(
-        self, model: Any, processor: ImageProcessor, *, facts: Mapping[str, Any], revision: str | None = None
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.processor = processor
-        self.width: int = facts["width"]
-        self.grid: tuple[int, int] = tuple(facts["grid"])
-        self.num_prefix_tokens: int = facts["num_prefix_tokens"]
-        self.class_token: bool = facts["class_token"]
-        self.revision = revision
-        self._facts = dict(facts)
-        self._enumeration = enumeration_of(model)
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The blocks of a ViT-like model in order; empty for others."""
-        return tuple(self.model.blocks) if self._enumeration else ()
-
-    @property
-    def embeddings(self) -> Sequence[nn.Module]:
-        """What comes before the blocks: modules, and a view of the parameters that sit on the model itself."""
-        if not self._enumeration:
-            return ()
-        return vit_embeddings(self.model)
-
-    @property
-    def final(self) -> Sequence[nn.Module]:
-        """The norm after the last block."""
-        return (self.model.norm,) if self._enumeration else ()
-
-    def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
-        """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
-
-        `layers` of a model that is no fold of equal blocks are its stages, each with tokens [V, N', D'] of its own;
-        they cost a second pass.
-
-        Raises:
-            SpecError: the size of the images is not the model's, or a layer does not exist.
-            CapabilityError: the images are padded or masked, or the model cannot give its layers.
-        """
-        if self._enumeration:
-            return self._folded(inputs, layers)
-        pixels = self._normalised(inputs)
-        wanted = self._stages(pixels, layers) if layers else ()
-        return self._features(row_major(self.model, self.model.forward_features(pixels)), wanted)
-
-    def embed(self, inputs: VisionInput) -> State:
-        """Return tokens [V, N, D] before the first block, and what all blocks share (rotations, biases) or None."""
-        assert self._enumeration is not None, "only layered backbones are folds"
-        return self._enumeration.embed(self.model, self._normalised(inputs))
-
-    def step(self, index: int, state: State) -> State:
-        """Run one block."""
-        assert self._enumeration is not None, "only layered backbones are folds"
-        return self._enumeration.step(self.model, index, state)
-
-    def finish(self, state: State) -> Features:
-        """Return the tokens after the final norm, and the pooled vector."""
-        return self._features(self.model.norm(state[0]), ())
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write `preprocessor.json` into `folder`; return the config from which `build` builds the model again."""
-        self.processor.save(folder)
-        return {**self._facts, "revision": self.revision}
-
-    def _folded(self, inputs: VisionInput, layers: Sequence[int]) -> Features:
-        depth = len(self.model.blocks)
-        wanted = layer_indices(layers, depth)
-        state = self.embed(inputs)
-        outputs = {}
-        for index in range(depth):
-            state = self.step(index, state)
-            if index in wanted:
-                outputs[index] = state[0]
-        return self._features(self.model.norm(state[0]), tuple(outputs[index] for index in wanted))
-
-    def _stages(self, pixels: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return the outputs of these stages, each as tokens [V, N', D']."""
-        if not hasattr(self.model, "forward_intermediates"):
-            raise CapabilityError(f"timm:{self._name} cannot give its layers. Choose another backbone for this head.")
-        wanted = layer_indices(layers, len(self.model.feature_info))
-        maps = self.model.forward_intermediates(
-            pixels, indices=sorted(set(wanted)), output_fmt="NCHW", intermediates_only=True
-        )
-        by_index = dict(zip(sorted(set(wanted)), maps, strict=True))
-        return tuple(by_index[index].flatten(2).transpose(1, 2) for index in wanted)
-
-    def _normalised(self, inputs: VisionInput) -> Tensor:
-        """Return pixels [V, 3, H, W] as the model takes them."""
-        if inputs.mask is not None or inputs.masked_patches is not None:
-            raise CapabilityError(f"timm:{self._name} takes no padded images and no masked patches. Choose another.")
-        size = tuple(inputs.pixels.shape[-2:])
-        if self._facts["fixed_size"] and size != self.processor.image_size:
-            raise SpecError(
-                f"timm:{self._name} was built for images of {self.processor.image_size} pixels, these have {size}. "
-                "Prepare them with its processor, or build it with image_size."
-            )
-        return self.processor.normalise(inputs.pixels).to(next(self.parameters()).dtype)
-
-    def _features(self, tokens: Tensor, layers: tuple[Tensor, ...]) -> Features:
-        grid = tokens[:, self.num_prefix_tokens :]
-        pooled = tokens[:, 0] if self.class_token else grid.mean(dim=1)  # [V, D]
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Features(tokens, mask, pooled, layers)
-
-    @property
-    def _name(self) -> str:
-        name: str = self._facts["options"]["model"]
-        return name
 
 
 def build(options: TimmOptions, *, weights: Weights, saved: SavedBackbone | None = None) -> TimmVision:
@@ -178,7 +54,18 @@ def build(options: TimmOptions, *, weights: Weights, saved: SavedBackbone | None
     processor = image_processor(model, options.image_size)
     facts = _measure(model, processor, name, options)
     revision = pretrained_commit(model, options.revision) if weights == "pretrained" else None
-    return TimmVision(model, processor, facts=facts, revision=revision)
+    return _tower(model, processor, facts, revision)
+
+
+def _tower(model: Any, processor: ImageProcessor, facts: dict[str, Any], revision: str | None) -> TimmVision:
+    enumeration = enumeration_of(model)
+    if enumeration is None:
+        return TimmVision(model, processor, facts=facts, revision=revision)
+    let_others_join(model)
+    tower = LayeredTimmVision(model, enumeration, processor, facts=facts, revision=revision)
+    if facts.get("embeddings_only", False):
+        tower.keep_embeddings()
+    return tower
 
 
 def _created(name: str, options: TimmOptions, *, pretrained: bool) -> Any:
@@ -202,7 +89,7 @@ def _rebuild(options: TimmOptions, saved: SavedBackbone) -> TimmVision:
         _move_norm_to_tokens(model)
         _cut(model, chosen.layers, chosen.model)
         drop_parts(model, facts["unused"])
-        return TimmVision(model, processor, facts=facts, revision=saved.config.get("revision"))
+        return _tower(model, processor, facts, saved.config.get("revision"))
     except Exception as error:  # whatever fails here, the saved config and the installed timm do not fit each other
         raise ModelFileError(
             f"The saved config of a timm model does not fit the installed timm ({type(error).__name__}: {error}). "
@@ -256,15 +143,6 @@ def _probe(model: Any, processor: ImageProcessor, name: str) -> Tensor:
     return output
 
 
-def row_major(model: Any, output: Tensor) -> Tensor:
-    """Return tokens [V, N, D] of tokens, or of a feature map in the model's own order of axes."""
-    if output.dim() == 3:
-        return output
-    if getattr(model, "output_fmt", "NCHW") == "NHWC":
-        return output.flatten(1, 2)
-    return output.flatten(2).transpose(1, 2)
-
-
 def token_grid(model: Any, output: Tensor, image_size: tuple[int, int]) -> tuple[int, int] | None:
     """Return rows and columns of the token grid, or None; nothing in timm tells them for every model."""
     if output.dim() == 4:
@@ -283,13 +161,6 @@ def token_grid(model: Any, output: Tensor, image_size: tuple[int, int]) -> tuple
         if candidate is not None and candidate[0] * candidate[1] == cells:
             return candidate[0], candidate[1]
     return None
-
-
-def vit_embeddings(model: nn.Module) -> Sequence[nn.Module]:
-    """Return what a ViT-like model runs before its blocks: modules, and a view of its own loose parameters."""
-    modules = [getattr(model, name, None) for name in EMBEDDINGS]
-    loose = LooseParameters(model, [name for name, _ in model.named_parameters(recurse=False)])
-    return *(module for module in modules if module is not None), loose
 
 
 def has_class_token(model: nn.Module) -> bool:

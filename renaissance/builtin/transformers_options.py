@@ -9,17 +9,19 @@ import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, create_model
 
-from renaissance.api import UNKNOWN, Capabilities, Options
+from renaissance.api import UNKNOWN, Capabilities, Options, Positions
+from renaissance.builtin.transformers_text_positions import NO_BASES, TEXT_POSITIONS
 from renaissance.errors import SpecError
 
 SHIPPED_TOKENIZER = "renaissance"
 SHIPPED_VOCABULARY = 4096
 
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "last", "mean"]
 
 LAYERS = "How many blocks to build; with pretrained weights the first ones are kept."
 WIDTH = "Channels of a token."
@@ -29,7 +31,7 @@ DROPOUT = "Probability of dropout in training, on hidden states and attention we
 IMAGE_SIZE = "Height and width of the input in pixels; position tables of pretrained weights are resized to it."
 PATCH_SIZE = "Height and width of a patch in pixels."
 MAX_TOKENS = "Longest text in tokens, special ones included; longer ones are truncated."
-POOLING = "What stands for the whole text: the first token, or the mean of the real tokens."
+POOLING = "What stands for the whole text: the first token, the last real one, or the mean of the real tokens."
 TOKENIZER = (
     "null: the model's own; 'renaissance': the WordPiece that ships with renaissance; or a folder that holds a "
     "tokenizer.json. Another one than the model's own needs random weights."
@@ -199,6 +201,7 @@ def describe_text(options: TextOptions) -> Capabilities:
     """
     check(options)
     known = options.published
+    model_type = _model_type(options)
     vocabulary = SHIPPED_VOCABULARY if options.tokenizer == SHIPPED_TOKENIZER else UNKNOWN
     if known and options.tokenizer is None:
         vocabulary = known.vocabulary or UNKNOWN
@@ -211,7 +214,35 @@ def describe_text(options: TextOptions) -> Capabilities:
         vocabulary=vocabulary,
         pretrained=known.model is not None if known else UNKNOWN,
         trained_on=known.trained_on if known else UNKNOWN,
+        positions=TEXT_POSITIONS.get(model_type, UNKNOWN),
+        base=model_type not in NO_BASES if model_type in TEXT_POSITIONS else UNKNOWN,
+        refused=NO_BASES.get(model_type, ""),
     )
+
+
+def _model_type(options: TextOptions) -> str:
+    """Return the model type that the options name without the Hub, or the name of the model on it."""
+    if options.published is not None:
+        return options.published.model_type
+    model: str = getattr(options, "model", "")
+    return "" if Path(model).is_dir() else model
+
+
+# positions of the model types that have one way whatever their config says
+POSITIONS: Mapping[str, Positions] = {
+    "vit": "absolute",
+    "deit": "absolute",
+    "dinov2": "absolute",
+    "dinov2_with_registers": "absolute",
+    "clip": "absolute",
+    "clip_vision_model": "absolute",
+    "siglip": "absolute",
+    "siglip_vision_model": "absolute",
+}
+SWIN_REFUSED = (
+    "its windows and its down-sampling need a grid of patches: a text has no place in it; the paper's Swin arm cannot "
+    "be reproduced faithfully"
+)
 
 
 def describe_vision(options: VisionOptions) -> Capabilities:
@@ -222,6 +253,9 @@ def describe_vision(options: VisionOptions) -> Capabilities:
     """
     check(options)
     known = options.published
+    # a library's model may be a bare model type, which says as much as a short name
+    model_type = known.model_type if known else str(getattr(options, "model", ""))
+    positions, swin = POSITIONS.get(model_type), model_type == "swin"
     side = options.image_size // options.patch_size if options.image_size and options.patch_size else None
     return Capabilities(
         width=options.width or UNKNOWN,
@@ -233,6 +267,10 @@ def describe_vision(options: VisionOptions) -> Capabilities:
         grid=(side, side) if known and side else UNKNOWN,
         pretrained=known.model is not None if known else UNKNOWN,
         trained_on=known.trained_on if known else UNKNOWN,
+        positions=positions or UNKNOWN,
+        base=False if swin else True if positions else UNKNOWN,
+        refused=SWIN_REFUSED if swin else "",
+        size_step=None if swin else options.patch_size or UNKNOWN,
     )
 
 
@@ -243,7 +281,8 @@ def describe_swin(options: SwinOptions) -> Capabilities:
         SpecError: the options do not fit each other.
     """
     check(options)
-    side = options.image_size // (options.patch_size * 2 ** (len(options.depths) - 1))
+    step = options.patch_size * 2 ** (len(options.depths) - 1)
+    side = options.image_size // step
     return Capabilities(
         width=options.width,
         depth=sum(options.depths),
@@ -254,4 +293,8 @@ def describe_swin(options: SwinOptions) -> Capabilities:
         grid=(side, side),
         pretrained=options.published is not None,
         trained_on=options.published.trained_on if options.published else UNKNOWN,
+        positions="relative",
+        base=False,
+        refused=SWIN_REFUSED,
+        size_step=step,
     )

@@ -1,20 +1,14 @@
-"""Text encoders of Hugging Face `transformers` as backbones.
-
-Letters in shapes: T texts, L tokens, D width, E width of the word embeddings.
-"""
+"""Build text encoders of Hugging Face `transformers`: from the Hub, a folder, a config, or what was saved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from torch import nn
+from transformers import PreTrainedConfig, SiglipTextConfig, SiglipTextModel
 
-from renaissance.api import Backbone, Features, SavedBackbone, TextInput, Weights
+from renaissance.api import Backbone, SavedBackbone, Weights
 from renaissance.builtin.transformers_loading import (
     Source,
     empty,
@@ -27,38 +21,17 @@ from renaissance.builtin.transformers_loading import (
     starting_config,
 )
 from renaissance.builtin.transformers_options import SHIPPED_TOKENIZER, Pooling, TextOptions, check
-from renaissance.builtin.transformers_refusals import refuse_changes, refuse_layers, refuse_without_weights
+from renaissance.builtin.transformers_refusals import refuse_changes, refuse_without_weights
 from renaissance.builtin.transformers_sizes import config_from, config_values, text_sizes, with_sizes, with_vocabulary
+from renaissance.builtin.transformers_text_families import FAMILIES
+from renaissance.builtin.transformers_text_positions import NO_BASES
+from renaissance.builtin.transformers_text_towers import DEFAULT_MAX_TOKENS, JointText, LayeredText, WholeText
 from renaissance.errors import SpecError, UnknownComponentError
-from renaissance.toolkit.layered import LayerState, fold, modules_at, record, run_block, take_blocks
-from renaissance.toolkit.pooling import masked_mean
 from renaissance.toolkit.text import TOKENIZER_FILE, WordTokenizer, infer_facts, read_tokenizer
 
 WORDPIECE = Path(__file__).parent / "wordpiece"
-DEFAULT_MAX_TOKENS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Where a model type keeps its parts. pair: its blocks return (hidden state, attention)."""
-
-    blocks: str = "encoder.layer"
-    embeddings: tuple[str, ...] = ("embeddings",)
-    final: tuple[str, ...] = ()
-    pair: bool = False
-
-
-FAMILIES: Mapping[str, Family] = {
-    "bert": Family(),
-    "roberta": Family(),
-    "xlm-roberta": Family(),
-    "camembert": Family(),
-    "electra": Family(embeddings=("embeddings", "embeddings_project")),
-    "deberta-v2": Family(embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm"), pair=True),
-    "modernbert": Family(blocks="layers", final=("final_norm",)),
-    "distilbert": Family(blocks="transformer.layer"),
-    "mpnet": Family(embeddings=("embeddings", "encoder.relative_attention_bias"), pair=True),
-}
+# model types that hold an encoder of each modality
+TWO_TOWERS = frozenset({"clip", "siglip"})
 
 
 def build(options: TextOptions, *, weights: Weights, saved: SavedBackbone | None) -> Backbone:
@@ -79,14 +52,18 @@ def build(options: TextOptions, *, weights: Weights, saved: SavedBackbone | None
 
 def _restored(saved: SavedBackbone) -> Backbone:
     config = config_from(saved.config["transformers"])
-    model = empty(model_class(config.model_type, config), config, add_pooling_layer=False)
+    model = empty(_encoder_class(config.model_type, config), config, add_pooling_layer=False)
     processor = WordTokenizer.load(saved.folder)
-    return _tower(model, config, processor, saved.config["pooling"], saved.config["revision"])
+    tower = _tower(model, config, processor, saved.config["pooling"], saved.config["revision"])
+    if saved.config.get("embeddings_only", False):
+        assert isinstance(tower, LayeredText), "only a layered backbone lets its blocks go"
+        tower.keep_embeddings()
+    return tower
 
 
 def _random(options: TextOptions, source: Source) -> Backbone:
     source = source if source.published else pinned(source)
-    config = starting_config(source)
+    config = _text_config(starting_config(source))
     cls = _text_class(source, config)
     processor = _tokenizer(options, source, config)
     config = with_vocabulary(config, processor.facts) if options.tokenizer is not None else config
@@ -104,7 +81,7 @@ def _pretrained(options: TextOptions, source: Source) -> Backbone:
             "model's own tokens. Leave tokenizer out, or say 'random text'."
         )
     source = pinned(source)
-    config = load_config(source)
+    config = _text_config(load_config(source))
     cls = _text_class(source, config)
     given = options.model_dump(include={"layers", "width", "heads", "mlp_width", "max_tokens"}, exclude_none=True)
     refuse_changes(source, given, text_sizes(config), fewer=("layers", "max_tokens"))
@@ -115,13 +92,23 @@ def _pretrained(options: TextOptions, source: Source) -> Backbone:
     return _tower(model, config, processor, options.pooling or _usual_pooling(config), source.revision)
 
 
+def _text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config of the text encoder, where the model holds one of each modality."""
+    return config.text_config if config.model_type in TWO_TOWERS else config
+
+
+def _encoder_class(source_name: str, config: PreTrainedConfig) -> Any:
+    """Return the library's class of a config; SigLIP's text encoder is in none of its tables."""
+    return SiglipTextModel if isinstance(config, SiglipTextConfig) else model_class(source_name, config)
+
+
 def _text_class(source: Source, config: PreTrainedConfig) -> Any:
     """Return the library's class for a text encoder.
 
     Raises:
         UnknownComponentError: the model is none.
     """
-    cls = model_class(source.name, config)
+    cls = _encoder_class(source.name, config)
     if (
         config.is_encoder_decoder
         or getattr(cls, "main_input_name", None) != "input_ids"
@@ -153,155 +140,16 @@ def _tokenizer(options: TextOptions, source: Source, config: PreTrainedConfig) -
 
 
 def _usual_pooling(config: PreTrainedConfig) -> Pooling:
-    return "first" if config.model_type in FAMILIES and config.model_type != "mpnet" else "mean"
+    family = FAMILIES.get(config.model_type)
+    return "mean" if family is None else family.pooling
 
 
 def _tower(
     model: nn.Module, config: PreTrainedConfig, processor: WordTokenizer, pooling: Pooling, revision: str | None
-) -> Backbone:
+) -> LayeredText | WholeText:
     saved = {"transformers": config_values(config), "pooling": pooling, "revision": revision}
     family = FAMILIES.get(config.model_type)
     if family is None:
         return WholeText(model, processor, saved)
-    return LayeredText(model, family, processor, saved)
-
-
-class LayeredText(nn.Module):
-    """A text encoder whose blocks run one by one. `config` is what `_restored` builds it from."""
-
-    def __init__(self, model: nn.Module, family: Family, processor: WordTokenizer, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        _absorb_convolution(model)
-        self.blocks = take_blocks(model, family.blocks, pair=family.pair)
-        self.model = model
-        self.embeddings = modules_at(model, family.embeddings)
-        self.final = modules_at(model, family.final)
-        _set_facts(self, model, processor, config)
-
-    width: int
-    class_token: bool
-    processor: WordTokenizer
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def forward(self, inputs: TextInput, layers: Sequence[int] = ()) -> Features:
-        """Encode token ids [T, L] (or embeddings [T, L, E]) with their mask [T, L]; return tokens [T, L, D].
-
-        Raises:
-            SpecError: a text is longer than the model takes, or there is no such layer.
-        """
-        return fold(self, inputs, layers)
-
-    def embed(self, inputs: TextInput) -> LayerState:
-        """Return the state before the first block."""
-        hidden, calls = record(self.model, model_arguments(self.model, inputs, self.processor))
-        return LayerState(hidden, inputs.mask, calls)
-
-    def step(self, index: int, state: LayerState) -> LayerState:
-        """Run one block."""
-        return run_block(self.blocks[index], index, state)
-
-    def finish(self, state: LayerState) -> Features:
-        """Apply the final norm, where there is one, and pool."""
-        tokens = state.hidden
-        for module in self.final:
-            tokens = module(tokens)
-        return Features(tokens, state.mask, pool(tokens, state.mask, first=self.class_token))
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write the tokenizer's files; return the config."""
-        self.processor.save(folder)
-        return self.config
-
-
-class WholeText(nn.Module):
-    """A text encoder of a type whose blocks we do not know: it runs as the library runs it."""
-
-    def __init__(self, model: nn.Module, processor: WordTokenizer, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.blocks: Sequence[nn.Module] = ()
-        self.embeddings: Sequence[nn.Module] = ()
-        self.final: Sequence[nn.Module] = ()
-        _set_facts(self, model, processor, config)
-
-    width: int
-    class_token: bool
-    processor: WordTokenizer
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def forward(self, inputs: TextInput, layers: Sequence[int] = ()) -> Features:
-        """Encode token ids [T, L] (or embeddings [T, L, E]) with their mask [T, L]; return tokens [T, L, D].
-
-        Raises:
-            SpecError: a text is longer than the model takes, or layers are asked for.
-        """
-        refuse_layers(layers)
-        tokens = self.model(**model_arguments(self.model, inputs, self.processor)).last_hidden_state
-        return Features(tokens, inputs.mask, pool(tokens, inputs.mask, first=self.class_token))
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write the tokenizer's files; return the config."""
-        self.processor.save(folder)
-        return self.config
-
-
-class ConvolvedBlock(nn.Module):
-    """The first block of the DeBERTa-v2 models that add a convolution of the block's input to its output."""
-
-    def __init__(self, block: nn.Module, convolution: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-        self.convolution = convolution
-
-    def forward(self, hidden: Tensor, attention_mask: Tensor, **kwargs: Any) -> Tensor:
-        """Return hidden [T, L, D]; attention_mask [T, 1, L, L], non-zero where both tokens are real."""
-        output = self.block(hidden, attention_mask, **kwargs)[0]
-        real = (attention_mask.sum(-2) > 0).squeeze(1).long()  # [T, L]
-        return cast(Tensor, self.convolution(hidden, output, real))
-
-
-def _absorb_convolution(model: nn.Module) -> None:
-    """Make the convolution that some DeBERTa-v2 models run between their first two blocks a part of the first."""
-    encoder: Any = getattr(model, "encoder", None)
-    if isinstance(getattr(encoder, "conv", None), nn.Module):
-        encoder.layer[0] = ConvolvedBlock(encoder.layer[0], encoder.conv)
-        encoder.conv = None
-
-
-def _set_facts(
-    tower: LayeredText | WholeText, model: nn.Module, processor: WordTokenizer, config: Mapping[str, Any]
-) -> None:
-    tower.width = cast(PreTrainedConfig, model.config).hidden_size
-    tower.class_token = config["pooling"] == "first"
-    tower.processor = processor
-    tower.config = config
-    tower.revision = config["revision"]
-
-
-def model_arguments(model: nn.Module, inputs: TextInput, processor: WordTokenizer) -> dict[str, Any]:
-    """Return what the library's model is called with.
-
-    Raises:
-        SpecError: the texts have more tokens than the model takes.
-    """
-    length, longest = inputs.mask.shape[1], processor.facts.max_tokens
-    if length > longest:
-        raise SpecError(
-            f"The texts have {length} tokens, but max_tokens is {longest}. Truncate them, or raise max_tokens."
-        )
-    config: Any = model.config
-    arguments: dict[str, Any] = {"attention_mask": inputs.mask.to(torch.int64)}
-    if inputs.embeddings is not None:
-        arguments["inputs_embeds"] = inputs.embeddings
-    else:
-        arguments["input_ids"] = inputs.token_ids
-    if inputs.segment_ids is not None and getattr(config, "type_vocab_size", 0) > 1:
-        arguments["token_type_ids"] = inputs.segment_ids
-    return arguments
-
-
-def pool(tokens: Tensor, mask: Tensor, *, first: bool) -> Tensor:
-    """Return the first token, or the mean of the real ones: [T, D] from tokens [T, L, D] and mask [T, L]."""
-    return tokens[:, 0] if first else masked_mean(tokens, mask)
+    tower = LayeredText if config.model_type in NO_BASES else JointText
+    return tower(model, family, processor, saved)

@@ -1,23 +1,15 @@
-"""Vision encoders of Hugging Face `transformers` as backbones.
-
-Letters in shapes: V images, H and W height and width in pixels, N tokens (prefix tokens first, then the grid row by
-row), D width.
-"""
+"""Building vision encoders of Hugging Face `transformers` as backbones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig
 
-from renaissance.api import Backbone, Features, SavedBackbone, VisionInput, Weights
+from renaissance.api import Backbone, SavedBackbone, Weights
 from renaissance.builtin.transformers_loading import (
     Source,
-    empty,
     initialised,
     load_config,
     load_model,
@@ -28,12 +20,19 @@ from renaissance.builtin.transformers_loading import (
 )
 from renaissance.builtin.transformers_options import SwinOptions, VisionOptions, check
 from renaissance.builtin.transformers_positions import resized_positions
-from renaissance.builtin.transformers_refusals import refuse_changes, refuse_layers, refuse_without_weights
+from renaissance.builtin.transformers_refusals import refuse_changes, refuse_without_weights
 from renaissance.builtin.transformers_sizes import config_from, config_values, vision_sizes, with_sizes
-from renaissance.builtin.transformers_vision_families import FAMILIES, Family
+from renaissance.builtin.transformers_vision_families import FAMILIES
+from renaissance.builtin.transformers_vision_towers import (
+    LayeredVision,
+    WholeVision,
+    check_grid,
+    empty_model,
+    model_arguments,
+    without_mask_token,
+)
 from renaissance.errors import SpecError, UnknownComponentError
 from renaissance.toolkit.images import ImageProcessor
-from renaissance.toolkit.layered import LayerState, fold, modules_at, record, run_block, take_blocks
 
 # with random weights there is nothing that the colours must match
 FREE_MEAN = FREE_STD = (0.5, 0.5, 0.5)
@@ -57,7 +56,11 @@ def build(options: VisionOptions | SwinOptions, *, weights: Weights, saved: Save
 
 def _restored(saved: SavedBackbone) -> Backbone:
     config = config_from(saved.config["transformers"])
-    return _tower(_empty(config), config, ImageProcessor.load(saved.folder), saved.config["revision"])
+    tower = _tower(empty_model(config), config, ImageProcessor.load(saved.folder), saved.config["revision"])
+    if saved.config.get("embeddings_only", False):
+        assert isinstance(tower, LayeredVision), "only a layered backbone lets its blocks go"
+        tower.keep_embeddings()
+    return tower
 
 
 def _random(options: VisionOptions | SwinOptions, source: Source) -> Backbone:
@@ -65,8 +68,8 @@ def _random(options: VisionOptions | SwinOptions, source: Source) -> Backbone:
     config = _encoder_config(source, starting_config(source))
     config = with_sizes(config, _given(options))
     processor = _processor(source, vision_sizes(config)["image_size"])
-    check_grid(source, config)
-    model = initialised(model_class(source.name, config), config, **_arguments(config))
+    check_grid(source.name, config)
+    model = initialised(model_class(source.name, config), config, **model_arguments(config))
     return _tower(model, config, processor, None)
 
 
@@ -83,12 +86,12 @@ def _pretrained(options: VisionOptions | SwinOptions, source: Source) -> Backbon
     if image_size is not None:
         processor = processor.resized((image_size, image_size))
     model = load_model(
-        source, model_class(source.name, config), config, may_miss=("pooler.layernorm",), **_arguments(config)
+        source, model_class(source.name, config), config, may_miss=("pooler.layernorm",), **model_arguments(config)
     )
     wanted = with_sizes(config, {"image_size": _square(source, processor)})
-    check_grid(source, wanted)
+    check_grid(source.name, wanted)
     if vision_sizes(wanted)["image_size"] != vision_sizes(config)["image_size"]:
-        model = resized_positions(_without_mask_token(model), _empty(wanted))
+        model = resized_positions(without_mask_token(model), empty_model(wanted))
     return _tower(model, wanted, processor, source.revision)
 
 
@@ -114,22 +117,6 @@ def _encoder_config(source: Source, config: PreTrainedConfig) -> PreTrainedConfi
     return config
 
 
-def _empty(config: PreTrainedConfig) -> nn.Module:
-    return _without_mask_token(empty(model_class(config.model_type, config), config, **_arguments(config)))
-
-
-def _without_mask_token(model: Any) -> nn.Module:
-    """Drop the token for masked patches, which DINOv2 with registers has whatever its config says."""
-    if getattr(model.embeddings, "mask_token", None) is not None:
-        model.embeddings.mask_token = None
-    result: nn.Module = model
-    return result
-
-
-def _arguments(config: PreTrainedConfig) -> dict[str, Any]:
-    return {"add_pooling_layer": config.model_type == "beit" and config.use_mean_pooling}
-
-
 def _processor(source: Source, image_size: int) -> ImageProcessor:
     """Return the preprocessing for random weights: the published one, or the model's own."""
     if source.published is not None:
@@ -148,151 +135,12 @@ def _square(source: Source, processor: ImageProcessor) -> int:
     return height
 
 
-def check_grid(source: Source, config: PreTrainedConfig) -> None:
-    """Check that whole patches fill the image.
-
-    Raises:
-        SpecError: they do not.
-    """
-    image_size, patch = vision_sizes(config)["image_size"], token_side(config)
-    if image_size % patch:
-        raise SpecError(
-            f"{source.name}: image_size={image_size} is no multiple of {patch}, the side of a token in pixels. "
-            f"Use image_size={max(patch, round(image_size / patch) * patch)}."
-        )
-
-
-def token_side(config: PreTrainedConfig) -> int:
-    """Return the side in pixels of the square that a token of the last block stands for."""
-    sizes = vision_sizes(config)
-    side: int = sizes["patch_size"]
-    return side * 2 ** (len(sizes["depths"]) - 1) if "depths" in sizes else side
-
-
-def _tower(model: nn.Module, config: PreTrainedConfig, processor: ImageProcessor, revision: str | None) -> Backbone:
-    model = _without_mask_token(model)
+def _tower(
+    model: nn.Module, config: PreTrainedConfig, processor: ImageProcessor, revision: str | None
+) -> LayeredVision | WholeVision:
+    model = without_mask_token(model)
     saved = {"transformers": config_values(config), "revision": revision}
     family = FAMILIES[config.model_type](config)
     if family.blocks is None:
         return WholeVision(model, family, processor, saved)
     return LayeredVision(model, family, family.blocks, processor, saved)
-
-
-class LayeredVision(nn.Module):
-    """A vision encoder whose blocks run one by one. `config` is what `_restored` builds it from."""
-
-    width: int
-    class_token: bool
-    prefix_tokens: int
-    processor: ImageProcessor
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def __init__(
-        self, model: nn.Module, family: Family, blocks: str, processor: ImageProcessor, config: Mapping[str, Any]
-    ) -> None:
-        super().__init__()
-        self.blocks = take_blocks(model, blocks)
-        self.model = model
-        self.embeddings = modules_at(model, family.embeddings)
-        self.final = modules_at(model, family.final)
-        self._read = family.read
-        _set_facts(self, model, family, processor, config)
-
-    def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
-        """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
-
-        Raises:
-            SpecError: the pixels have another size than `processor.image_size`, or there is no such layer.
-        """
-        return fold(self, inputs, layers)
-
-    def embed(self, inputs: VisionInput) -> LayerState:
-        """Return the state before the first block."""
-        hidden, calls = record(self.model, {"pixel_values": normalised(inputs, self.processor)})
-        return LayerState(hidden, all_real(hidden), calls)
-
-    def step(self, index: int, state: LayerState) -> LayerState:
-        """Run one block."""
-        return run_block(self.blocks[index], index, state)
-
-    def finish(self, state: LayerState) -> Features:
-        """Apply the final norm and pool, as the family does."""
-        tokens, pooled = self._read(self.final, state.hidden)
-        return Features(tokens, state.mask, pooled)
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write the preprocessing; return the config."""
-        self.processor.save(folder)
-        return self.config
-
-
-class WholeVision(nn.Module):
-    """A vision encoder whose stages differ (Swin): it runs as the library runs it, and pools by the mean."""
-
-    width: int
-    class_token: bool
-    prefix_tokens: int
-    processor: ImageProcessor
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def __init__(self, model: nn.Module, family: Family, processor: ImageProcessor, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.blocks: Sequence[nn.Module] = ()
-        self.embeddings: Sequence[nn.Module] = ()
-        self.final: Sequence[nn.Module] = ()
-        _set_facts(self, model, family, processor, config)
-
-    def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
-        """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
-
-        Raises:
-            SpecError: the pixels have another size than `processor.image_size`, or layers are asked for.
-        """
-        refuse_layers(layers)
-        tokens = self.model(pixel_values=normalised(inputs, self.processor)).last_hidden_state
-        return Features(tokens, all_real(tokens), tokens.mean(1))
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write the preprocessing; return the config."""
-        self.processor.save(folder)
-        return self.config
-
-
-def _set_facts(
-    tower: LayeredVision | WholeVision,
-    model: nn.Module,
-    family: Family,
-    processor: ImageProcessor,
-    config: Mapping[str, Any],
-) -> None:
-    tower.width = cast(PreTrainedConfig, model.config).hidden_size
-    tower.class_token = family.class_token
-    tower.prefix_tokens = family.prefix
-    tower.processor = processor
-    tower.config = config
-    tower.revision = config["revision"]
-
-
-def normalised(inputs: VisionInput, processor: ImageProcessor) -> Tensor:
-    """Return float pixels [V, 3, H, W].
-
-    Raises:
-        SpecError: the pixels have another size than `processor.image_size`, or patches are masked or padded.
-    """
-    if tuple(inputs.pixels.shape[-2:]) != processor.image_size:
-        height, width = processor.image_size
-        raise SpecError(
-            f"Images of {inputs.pixels.shape[-2]} x {inputs.pixels.shape[-1]} pixels; this backbone takes {height} x "
-            f"{width}. Use its processor, or build it with another image_size."
-        )
-    if inputs.mask is not None or inputs.masked_patches is not None:
-        raise SpecError("This backbone takes neither padded images nor masked patches. Leave both masks out.")
-    return processor.normalise(inputs.pixels)
-
-
-def all_real(tokens: Tensor) -> Tensor:
-    """Return the mask bool [V, N] of tokens [V, N, D] without padding."""
-    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

@@ -12,7 +12,7 @@ import typer
 from typer.main import get_command
 
 import renaissance
-from renaissance.cli import checking, evaluating, listing, running
+from renaissance.cli import checking, costing, evaluating, importing, listing, running
 from renaissance.errors import RenaissanceError
 
 USAGE = 2
@@ -27,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (running, evaluating, checking, listing):
+for group in (running, evaluating, importing, checking, costing, listing):
     group.add_to(app)
 
 

@@ -12,8 +12,9 @@ from renaissance import spec
 from renaissance.api import Options, Unknown
 from renaissance.cli.listing import capabilities
 from renaissance.cli.output import JsonFlag, json_text, print_facts, print_json, print_table, shown_value
-from renaissance.resolve import Plan, TowerPlan, resolve
-from renaissance.shorthand import format_spec
+from renaissance.plans import AnyPlan, OneTowerPlan, Plan, TowerPlan
+from renaissance.resolve import resolve
+from renaissance.shorthand import ONE_TOWER, format_spec
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="One line of shorthand, or a spec as JSON, in quotes.", show_default=False)
@@ -64,8 +65,23 @@ def schema(
 # --- the plan -------------------------------------------------------------------------------------------------------
 
 
-def _parts(plan: Plan) -> dict[str, dict[str, Any]]:
-    held = {name: [str(part) for part in plan.frozen if part.name == name] for name in ("vision", "text", "fusion")}
+def _parts(plan: AnyPlan) -> dict[str, dict[str, Any]]:
+    parts = _one_tower(plan) if isinstance(plan, OneTowerPlan) else _two_tower(plan)
+    held = {name: [str(part) for part in plan.frozen if part.name == name] for name in parts}
+    return {name: {**part, "frozen": ", ".join(held[name]) or None} for name, part in parts.items()}
+
+
+def _one_tower(plan: OneTowerPlan) -> dict[str, dict[str, Any]]:
+    """Return the base and where the other modality's embeddings come from."""
+    other = "text" if plan.base.entry.modality == "vision" else "vision"
+    if plan.donor is not None:
+        return {"encoder": _tower(plan.base), other: _tower(plan.donor)}
+    chosen = plan.spec.model_dump(include=set(ONE_TOWER) - {"pooling", "modality"}, exclude_none=True)
+    new = {"name": "new embeddings", "weights": "random", "options": chosen, "chosen": chosen, "facts": {}}
+    return {"encoder": _tower(plan.base), other: new}
+
+
+def _two_tower(plan: Plan) -> dict[str, dict[str, Any]]:
     parts = {name: _tower(tower) for name, tower in (("vision", plan.vision), ("text", plan.text))}
     parts["fusion"] = {
         "name": plan.fusion.name,
@@ -74,7 +90,7 @@ def _parts(plan: Plan) -> dict[str, dict[str, Any]]:
         "chosen": _chosen(plan.fusion.options),
         "facts": {"outputs": sorted(plan.fusion.entry.outputs)},
     }
-    return {name: {**part, "frozen": ", ".join(held[name]) or None} for name, part in parts.items()}
+    return parts
 
 
 def _tower(tower: TowerPlan) -> dict[str, Any]:
@@ -93,7 +109,7 @@ def _chosen(options: Options, named: set[str] | None = None) -> dict[str, Any]:
     return options.model_dump(mode="json", exclude_defaults=True, exclude=named)
 
 
-def _print_plan(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> None:
+def _print_plan(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]]) -> None:
     print(format_spec(plan.spec))
     print()
     rows = [
@@ -128,8 +144,8 @@ def _layers(stop: str) -> str:
     return f"layers [:{stop}]" if stop.startswith("-") else f"first {stop} layers"
 
 
-def _facts(plan: Plan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    for part in ("vision", "text"):
+def _facts(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for part in (name for name in parts if name != "fusion"):
         facts = parts[part]["facts"]
         known = [
             f"{name.replace('_', ' ')} {shown_value(value)}"

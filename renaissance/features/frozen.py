@@ -14,6 +14,7 @@ from renaissance.errors import SpecError
 from renaissance.features.keys import content_digest
 from renaissance.features.samples import image_digests, store_captions, store_images
 from renaissance.features.store import FeatureStore
+from renaissance.models.one_tower import OneTower
 from renaissance.models.two_tower import TwoTower, holds_still
 from renaissance.progress import Progress
 
@@ -50,12 +51,17 @@ class Stores:
     text: StoredTexts | None = None
 
 
-def check_storable(encoder: TwoTower) -> None:
+def check_storable(encoder: TwoTower | OneTower) -> None:
     """Refuse to store what is trained.
 
     Raises:
         SpecError: no tower is frozen, so there is nothing that could be stored.
     """
+    if isinstance(encoder, OneTower):
+        raise SpecError(
+            "'store' keeps what frozen towers give, and the blocks of a one-tower model depend on the pair; leave "
+            "'store' out."
+        )
     if not (holds_still(encoder.vision) or holds_still(encoder.text)):
         raise SpecError(
             "'store' keeps what frozen towers give, and no tower is frozen; say 'frozen vision', or leave 'store' out."
@@ -67,13 +73,14 @@ def check_storable(encoder: TwoTower) -> None:
         )
 
 
-def frozen_stores(encoder: TwoTower, records: Sequence[Record], folder: Path, progress: Progress) -> Stores:
+def frozen_stores(encoder: TwoTower | OneTower, records: Sequence[Record], folder: Path, progress: Progress) -> Stores:
     """Run the frozen towers of an encoder once over the records, or open what an earlier run stored.
 
     Raises:
         SpecError: no tower is frozen, so there is nothing that could be stored.
     """
     check_storable(encoder)
+    assert isinstance(encoder, TwoTower)
     vision, text = holds_still(encoder.vision), holds_still(encoder.text)
     return Stores(
         _images(encoder.vision, records, folder, progress) if vision else None,

@@ -17,15 +17,18 @@ from renaissance.errors import SpecError
 from renaissance.spec import Part
 
 
-def freeze(encoder: nn.Module, parts: Iterable[Part]) -> None:
-    """Freeze the parts of an encoder for good.
+def freeze(encoder: nn.Module, parts: Iterable[Part], *, train_mode: bool = False) -> None:
+    """Freeze the parts of an encoder for good; with the fault `train_mode` they keep their dropout in training.
 
     Raises:
         SpecError: a part has fewer layers than are to be frozen, or does not list them.
     """
     for part in parts:
         for module in _modules(encoder, part):
-            hold_still(module)
+            if train_mode:
+                module.requires_grad_(False)
+            else:
+                hold_still(module)
 
 
 def hold_still(module: nn.Module) -> None:

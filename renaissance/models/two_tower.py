@@ -25,6 +25,8 @@ from renaissance.api import (
     TowerNeeds,
     VisionInput,
 )
+from renaissance.models.as_published import published_text
+from renaissance.spec import AsPublished
 from renaissance.toolkit.canonical import encode_canonical
 from renaissance.toolkit.pooling import one_vector
 
@@ -45,8 +47,10 @@ class TwoTower(nn.Module):
         entry: FusionHeadEntry,
         slots: int = 1,
         needs: TowerNeeds | None = None,
+        faults: AsPublished | None = None,
     ) -> None:
         super().__init__()
+        self.faults = faults or AsPublished()
         self.needs = needs or TowerNeeds()
         self.vision = vision
         self.text = text
@@ -70,7 +74,10 @@ class TwoTower(nn.Module):
 
     def encode_text(self, texts: TextInput) -> Features:
         """Encode distinct texts; a frozen tower runs in canonical shapes, without a graph."""
-        features = _encode(self.text, texts, range(-self.needs.layers, 0))
+        given = published_text(self.text, texts, self.faults) if self.faults.any else texts
+        features = _encode(self.text, given, range(-self.needs.layers, 0))
+        if self.faults.no_padding_mask:
+            features = replace(features, mask=texts.mask)
         if not self.needs.embedded:
             return features
         with torch.no_grad() if holds_still(self.text) else nullcontext():

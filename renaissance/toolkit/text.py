@@ -20,6 +20,8 @@ from renaissance.api import TextInput, TokenizerFacts
 from renaissance.errors import ModelFileError, SampleError, SpecError
 from renaissance.toolkit.words import word_pieces
 
+# the tokenizer that ships, for towers that bring none
+WORDPIECE = Path(__file__).parent.parent / "builtin" / "wordpiece"
 TOKENIZER_FILE = "tokenizer.json"
 FACTS_FILE = "tokenizer_facts.json"
 

@@ -11,7 +11,9 @@ from torch.optim import AdamW
 from renaissance.errors import SpecError
 from renaissance.recipe import Optimiser
 
-_NO_DECAY = ("position", "pos_embed", "token_type", "_token", "log_scale", "slots.")
+_NO_DECAY = ("position", "pos_embed", "token_type", "_token", "log_scale", "slots.", ".types.", ".table", ".first")
+# what joins the modalities: the fusion head, or what a one-tower model adds above its embeddings
+_FUSION = ("encoder.fusion.", "encoder.slots.", "encoder.types.", "encoder.pooler.")
 
 
 def make_optimiser(model: nn.Module, optimiser: Optimiser) -> AdamW:
@@ -41,7 +43,7 @@ def check_anything_trains(model: nn.Module) -> None:
 def _multiplier(name: str, optimiser: Optimiser) -> float:
     if name.startswith("tasks."):
         return optimiser.head_multiplier
-    return optimiser.fusion_multiplier if name.startswith(("encoder.fusion.", "encoder.slots.")) else 1.0
+    return optimiser.fusion_multiplier if name.startswith(_FUSION) else 1.0
 
 
 def _decay(name: str, parameter: nn.Parameter, optimiser: Optimiser) -> float:

@@ -14,20 +14,22 @@ from renaissance.errors import SpecError
 from renaissance.evaluation.evaluate import SplitScores
 from renaissance.hub import download
 from renaissance.manifest import model_in
+from renaissance.plans import AnyPlan, TaskPlan
 from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
 from renaissance.registry import Registry
-from renaissance.resolve import Plan, TaskPlan, resolve
+from renaissance.resolve import resolve
 from renaissance.spec import did_you_mean, shown
+from renaissance.training.resizing import resize
 from renaissance.trust import trusted
 from renaissance.uses import TaskSelection
 
 
-def measured_tasks(plan: Plan) -> list[str]:
+def measured_tasks(plan: AnyPlan) -> list[str]:
     """Return the tasks of a plan that have a score; there may be none."""
     return [name for name, task in plan.tasks.items() if task.entry.evaluates]
 
 
-def check_primary(recipe: Recipe, plan: Plan, splits: Collection[str]) -> None:
+def check_primary(recipe: Recipe, plan: AnyPlan, splits: Collection[str]) -> None:
     """Check that the score that counts is one that is measured.
 
     Raises:
@@ -84,7 +86,7 @@ def start(recipe: Recipe, tasks: TaskSelection, registry: Registry) -> tuple[Ass
     return assembly, {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
 
 
-def check_measurable(plan: Plan, tasks: TaskSelection, *, trained: Collection[str]) -> None:
+def check_measurable(plan: AnyPlan, tasks: TaskSelection, *, trained: Collection[str]) -> None:
     """Refuse to measure a head that nobody trained, and what cannot be measured.
 
     Raises:
@@ -98,7 +100,7 @@ def check_measurable(plan: Plan, tasks: TaskSelection, *, trained: Collection[st
             raise SpecError(f"The head of '{name}' would be measured untrained; add '{name}' to tasks, with a weight.")
 
 
-def check_trainable(plan: Plan, recipe: Recipe, tasks: TaskSelection) -> None:
+def check_trainable(plan: AnyPlan, recipe: Recipe, tasks: TaskSelection) -> None:
     """Refuse tasks that cannot be trained, and batches in which they cannot work.
 
     Raises:
@@ -123,24 +125,26 @@ def _operated(
 ) -> tuple[Assembly, dict[str, list[str]]]:
     folder, ours = _saved_folder(saved.model)
     assembly = load(folder, registry=registry if ours else trusted(folder, saved.trust, registry))
-    plan = resolve(assembly.plan.spec, tasks.options, registry=registry)
+    spec, resized = resize(assembly, saved.surgery, recipe.seed)
+    plan = resolve(spec, tasks.options, registry=registry)
     plan = replace(plan, tasks=_kept_options(plan.tasks, assembly.plan.tasks, tasks.trained))
     check_trainable(plan, recipe, tasks)
     check_measurable(plan, tasks, trained={*tasks.trained, *assembly.plan.tasks})
     _check_declared(saved.surgery, assembly, plan)
-    before = set(assembly.state_dict())
+    before = set(assembly.state_dict()) - set(resized)
     assembly.encoder.set_slots(max(task.entry.slots for task in plan.tasks.values()))
     new = assemble_tasks(plan, assembly, recipe.seed)
     operated = Assembly(plan, assembly.encoder, new)
     after = set(operated.state_dict())
     return operated, {
         "copied": sorted(before & after),
-        "new": sorted(after - before),
+        "new": sorted(after - before - set(resized)),
         "dropped": sorted(before - after),
+        **({"resized": sorted(resized)} if resized else {}),
     }
 
 
-def assemble_tasks(plan: Plan, old: Assembly, seed: int) -> nn.ModuleDict:
+def assemble_tasks(plan: AnyPlan, old: Assembly, seed: int) -> nn.ModuleDict:
     """Return the tasks of a plan: those of the saved model as they are, the others newly built for its encoder."""
     fresh = replace(plan, tasks={name: task for name, task in plan.tasks.items() if name not in old.tasks})
     built = build_tasks(fresh, old.encoder, seed)
@@ -163,7 +167,7 @@ def _kept_options(
     return kept
 
 
-def _check_declared(surgery: Surgery, old: Assembly, plan: Plan) -> None:
+def _check_declared(surgery: Surgery, old: Assembly, plan: AnyPlan) -> None:
     """Compare heads that would be dropped and added with those that the recipe declares."""
     had = {name for name, task in old.plan.tasks.items() if task.entry.trains}
     has = {name for name, task in plan.tasks.items() if task.entry.trains}

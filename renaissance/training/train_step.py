@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.api import Batch, Features, Modality, Task, TaskLoss, Views
-from renaissance.assemble import Assembly
-from renaissance.models.two_tower import TwoTower
+from renaissance.assemble import Assembly, Encoder
 from renaissance.toolkit.distributed import total, world_size
 from renaissance.toolkit.pooling import rows
 
@@ -22,7 +21,7 @@ from renaissance.toolkit.pooling import rows
 class EncodedBatch:
     """The encoded inputs of a batch: each is computed at the first use, and once."""
 
-    def __init__(self, encoder: TwoTower, batch: Batch, views: Mapping[str, Views]) -> None:
+    def __init__(self, encoder: Encoder, batch: Batch, views: Mapping[str, Views]) -> None:
         self._encoder, self._batch, self._views = encoder, batch, views
         self._vision: Features | None = batch.stored_vision
         self._text: Features | None = batch.stored_text

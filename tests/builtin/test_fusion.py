@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -135,44 +133,6 @@ def test_with_a_class_token_the_first_tokens_are_read() -> None:
     parts = [fusion.vision_pooler.dense(joint.vision.tokens[:, 0]), fusion.text_pooler.dense(joint.text.tokens[:, 0])]
     torch.testing.assert_close(joint.pooled, torch.tanh(torch.cat(parts, -1)))
     assert joint.pooled.shape == (3, fusion.pooled_width)
-
-
-# --- against the libraries --------------------------------------------------------------------------------------------
-
-
-def copied(layer: LxmertLayer, reference: Any) -> None:
-    """Copy the weights of a layer of ours into transformers' LxmertXLayer."""
-    pairs = [(layer.cross, reference.visual_attention.att, reference.visual_attention.output)]
-    pairs += [(layer.text_self, reference.lang_self_att.self, reference.lang_self_att.output)]
-    pairs += [(layer.vision_self, reference.visn_self_att.self, reference.visn_self_att.output)]
-    for ours, theirs, output in pairs:
-        for part in ("query", "key", "value"):
-            getattr(theirs, part).load_state_dict(getattr(ours.attention, part).state_dict())
-        output.dense.load_state_dict(ours.attention.output.state_dict())
-        output.LayerNorm.load_state_dict(ours.end.norm.state_dict())
-    streams = ((layer.text_mlp, "lang"), (layer.vision_mlp, "visn"))
-    for mlp, prefix in streams:
-        getattr(reference, f"{prefix}_inter").dense.load_state_dict(mlp.inner.state_dict())
-        getattr(reference, f"{prefix}_output").dense.load_state_dict(mlp.outer.state_dict())
-        getattr(reference, f"{prefix}_output").LayerNorm.load_state_dict(mlp.end.norm.state_dict())
-
-
-def test_lxmert_is_the_stack_of_layers_of_transformers() -> None:
-    from transformers import LxmertConfig
-    from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
-
-    fusion = head("lxmert")
-    config = LxmertConfig(hidden_size=16, num_attention_heads=2, intermediate_size=64)
-    vision, text = inputs()
-    v, t = fusion.vision_projection(vision.tokens), fusion.text_projection(text.tokens)
-    blocked = (~text.mask).float()[:, None, None, :] * torch.finfo(torch.float32).min
-    for layer in fusion.layers:
-        reference: Any = LxmertXLayer(config).eval()
-        copied(layer, reference)
-        t, v = reference(t, blocked, v, None)[:2]
-    joint = fusion(vision, text, ALL)
-    torch.testing.assert_close(joint.vision.tokens, v, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(joint.text.tokens[text.mask], t[text.mask], rtol=1e-4, atol=1e-4)
 
 
 def test_co_attention_has_weights_of_its_own_for_each_stream_and_lxmert_shares_the_cross_attention() -> None:

@@ -12,7 +12,8 @@ from torch import nn
 
 from renaissance.api import SavedBackbone, VisionInput
 from renaissance.builtin.timm_entries import BACKBONES, TimmOptions
-from renaissance.builtin.timm_vision import TimmVision, build
+from renaissance.builtin.timm_towers import TimmVision
+from renaissance.builtin.timm_vision import build
 from renaissance.errors import CapabilityError, HubError, ModelFileError, SpecError, UnknownComponentError
 
 SMALL_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -70,9 +71,9 @@ def options(family: str, **changes: Any) -> TimmOptions:
     return TimmOptions(**{**FAMILIES[family], **changes})
 
 
-def built(family: str, **changes: Any) -> TimmVision:
+def built(family: str, **changes: Any) -> Any:  # LayeredTimmVision or TimmVision, by its family
     torch.manual_seed(0)
-    backbone = build(options(family, **changes), weights="random").eval()
+    backbone: Any = build(options(family, **changes), weights="random").eval()
     # timm starts some scales, biases and tokens at zero or nearly so, and then wrong wiring could not show
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -205,7 +206,7 @@ def test_a_layered_model_is_the_fold_of_its_blocks(family: str) -> None:
     outputs = []
     for index in range(len(backbone.blocks)):
         state = backbone.step(index, state)
-        outputs.append(state[0])
+        outputs.append(state.hidden)
     features = backbone(images(backbone), layers=(-1, 0))
     assert torch.equal(backbone.finish(state).tokens, features.tokens)
     assert len(features.layers) == 2

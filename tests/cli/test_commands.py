@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import AddPlugin, Cli
 
 HEAVY = ("torch", "transformers", "timm", "open_clip", "datasets", "huggingface_hub", "torchvision", "accelerate")
-COMMANDS = ("list", "show", "check", "plugins", "schema", "run", "evaluate")
+COMMANDS = ("list", "show", "check", "plugins", "schema", "run", "evaluate", "import", "cost")
 CANNOT_DESCRIBE = """
 from renaissance.api import BackboneEntry, hookimpl
 

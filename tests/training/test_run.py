@@ -29,6 +29,7 @@ from renaissance.errors import (
     SpecError,
 )
 from renaissance.evaluation.evaluate import evaluate
+from renaissance.pretrained import from_pretrained
 from renaissance.recipe import load_recipe, validate_recipe
 from renaissance.registry import Plugin, Registry
 from renaissance.training import loop
@@ -586,3 +587,43 @@ def test_a_recipe_is_read_from_a_file(tiny_recipe: Recipes, tmp_path: Path) -> N
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe()))
     assert as_recipe(path) == as_recipe(tiny_recipe())
+
+
+# --- one tower --------------------------------------------------------------------------------------------------------
+
+ONE_TOWER = (
+    'tiny-vit(image_size=32, patch_size=8, layers=2, width=32, heads=2, mlp_width=64), one-tower(pooling="both"), '
+    "random encoder"
+)
+
+
+def test_a_one_tower_model_trains_resumes_and_is_measured(tiny_recipe: Recipes, tmp_path: Path) -> None:
+    recipe = tiny_recipe(start=ONE_TOWER)
+    done = run(recipe, out=tmp_path / "run")
+    assert {row["task"] for row in done.scores["scores"]} >= {"itm"}
+    interrupted(recipe, tmp_path / "cut", 1)
+    run(recipe, out=tmp_path / "cut", resume=True)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "cut"))
+
+
+def test_the_store_is_refused_for_a_one_tower_model(tiny_recipe: Recipes, tmp_path: Path) -> None:
+    recipe = tiny_recipe(start=f"{ONE_TOWER}, frozen encoder", store=True)
+    with pytest.raises(SpecError, match="the blocks of a one-tower model depend on the pair"):
+        run(recipe, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("start", [ONE_TOWER, None], ids=["one tower", "two towers"])
+def test_fine_tuning_takes_larger_images_and_longer_texts_where_that_is_declared(
+    start: str | None, whole: Path, tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    pretrained = whole
+    if start is not None:
+        run(tiny_recipe(start=start), out=tmp_path / "first")
+        pretrained = tmp_path / "first"
+    tasks = {name: {} for name in from_pretrained(pretrained).tasks if name != "retrieval"}
+    surgery = {"image_size": 48, "max_tokens": 100}
+    done = run(tiny_recipe(start={"model": str(pretrained), "surgery": surgery}, tasks=tasks), out=tmp_path / "tuned")
+    assert done.scores["surgery"]["resized"] == 2
+    model = from_pretrained(tmp_path / "tuned")
+    assert model.encoder.vision.processor.image_size == (48, 48)
+    assert model.encoder.text.processor.facts.max_tokens == 100

@@ -1,0 +1,73 @@
+"""What `renaissance.resolve` makes of a spec: entries that exist, options that are checked. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from renaissance.api import BackboneEntry, Capabilities, FusionHeadEntry, Options, TaskEntry, Weights
+from renaissance.spec import OneTowerSpec, Part, TwoTowerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TowerPlan:
+    """A backbone that exists, its checked options, and what is known of it."""
+
+    name: str
+    plugin: str
+    entry: BackboneEntry
+    options: Options
+    facts: Capabilities
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class FusionPlan:
+    """A fusion head that exists, with its checked options."""
+
+    name: str
+    plugin: str
+    entry: FusionHeadEntry
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task that exists, with its checked options."""
+
+    name: str
+    plugin: str
+    entry: TaskEntry
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked assembly. `spec` is canonical: resolving it again gives the same plan.
+
+    frozen: the parts that hold still, later rules already applied; tasks in the order in which they run.
+    plugins: the third-party plugins that it needs, with their distributions.
+    """
+
+    spec: TwoTowerSpec
+    vision: TowerPlan
+    text: TowerPlan
+    fusion: FusionPlan
+    frozen: tuple[Part, ...]
+    tasks: Mapping[str, TaskPlan]
+    plugins: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OneTowerPlan:
+    """A checked one-tower assembly; `donor` is None where the embeddings of the other modality are new."""
+
+    spec: OneTowerSpec
+    base: TowerPlan
+    donor: TowerPlan | None
+    frozen: tuple[Part, ...]
+    tasks: Mapping[str, TaskPlan]
+    plugins: Mapping[str, str]
+
+
+AnyPlan = Plan | OneTowerPlan
