@@ -116,6 +116,14 @@ def test_the_papers_small_model_has_its_trainable_parameters_without_a_download(
     assert (counted(model).trainable + pooler) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
+@pytest.mark.parametrize(("rules", "millions"), [("", 222.15), ("frozen both", 26.87)])
+def test_the_papers_base_model_has_its_trainable_parameters_without_a_download(rules: str, millions: float) -> None:
+    line = ", ".join(filter(None, ("vit-base + electra-base, lxmert(layers=10)", rules)))
+    pooler = 0 if rules else 768 * 769  # the paper's, which nothing reads
+    model = without_weights(line, ("mlm", "itm"))
+    assert (counted(model).trainable + pooler) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
 def test_roberta_keeps_its_own_vocabulary_and_positions_without_a_download() -> None:
     model = without_weights("tiny-vit + roberta-base, random vision", ("itm",))
     width, blocks = 768, 12 * (4 * 768 * 769 + 2 * 768 * 3072 + 3072 + 768 + 4 * 768)
