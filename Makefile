@@ -47,6 +47,7 @@ tokenizer: setup
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heads.py
 
 setup:
 	@$(VENV)

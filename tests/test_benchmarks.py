@@ -113,3 +113,16 @@ def test_a_start_that_fails_is_an_error_with_what_it_printed(load):
 def test_starts_are_timed_in_turns(load):
     timings = load("import_time").measure(1, ["python alone", "import renaissance"])
     assert all(len(seconds) == 1 for seconds in timings.seconds.values())
+
+
+def test_every_head_is_timed_beside_the_same_of_transformers(load):
+    heads = load("heads")
+    size = heads.SIZES["tiny"]
+    inputs = heads.streams(size, 2)
+    references = heads.theirs(size)
+    for name, head in heads.ours(size).items():
+        mine, other = heads.our_outputs(head, inputs), references[name](*inputs)
+        assert [one.shape for one in mine] == [one.shape for one in other]
+        layers = [module for module in head.modules() if isinstance(module, torch.nn.Linear)]
+        assert len(layers) >= 4 * size.layers
+    assert [row[0] for row in heads.rows(size, 2, 1)] == ["lxmert", "co-attention", "bridge"]
