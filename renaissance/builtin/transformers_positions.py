@@ -68,6 +68,7 @@ def resize_parts(
     These are the `embeddings`, and in each block the bias by distance; the rest stays the very modules that it is.
     """
     places: list[tuple[nn.Module, nn.Module, str]] = [(model, twin, name) for name in embeddings]
+    # embeddings that were kept alone have no blocks, and the twin has
     places += [(block, other, RELATIVE_BIAS) for block, other in zip(blocks, twin_blocks, strict=False)]
     for owner, twin_owner, name in places:
         old, new = getattr(owner, name, None), getattr(twin_owner, name, None)

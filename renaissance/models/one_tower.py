@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from renaissance.api import Features, Joint, Modality, ModelFacts, Output, TextInput, VisionInput
 from renaissance.models.embeddings import OtherEmbeddings
+from renaissance.models.slots import slot_types, zero_types
 from renaissance.toolkit.attention import initialise
 from renaissance.toolkit.pooling import masked_mean
 
@@ -47,8 +48,8 @@ class OneTower(nn.Module):
         self.other = other
         self.modality = modality
         self.pooling = pooling
-        self.types = _zeros(2, self.base.width)
-        self.slots = _zeros(slots, self.base.width) if slots > 1 else None
+        self.types = zero_types(2, self.base.width)
+        self.slots = slot_types(slots, self.base.width)
         self.width: int = self.base.width * (2 if pooling == "both" else 1)
         self.pooler = nn.Linear(self.width, self.width)
         initialise(self.pooler)
@@ -70,13 +71,7 @@ class OneTower(nn.Module):
 
     def set_slots(self, slots: int) -> None:
         """Tell `slots` images of an item apart from now on; what was learned of those that stay is kept."""
-        old = self.slots
-        if slots == (1 if old is None else old.num_embeddings):
-            return
-        self.slots = _zeros(slots, self.base.width) if slots > 1 else None
-        if self.slots is not None and old is not None:
-            kept = min(slots, old.num_embeddings)
-            self.slots.weight.data[:kept] = old.weight.data[:kept]
+        self.slots = slot_types(slots, self.base.width, self.slots)
 
     def encode_vision(self, images: VisionInput) -> Features:
         """Embed distinct images: tokens [V, N, D] before the first block."""
@@ -158,10 +153,3 @@ def _mean(vision: Features | None, text: Features | None) -> Tensor:
     streams = [stream for stream in (vision, text) if stream is not None]
     tokens, mask = torch.cat([s.tokens for s in streams], 1), torch.cat([s.mask for s in streams], 1)
     return masked_mean(tokens, mask)
-
-
-def _zeros(count: int, width: int) -> nn.Embedding:
-    """Return types that start at zero, so that nothing changes until they are trained."""
-    types = nn.Embedding(count, width)
-    nn.init.zeros_(types.weight)
-    return types

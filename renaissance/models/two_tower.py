@@ -26,6 +26,7 @@ from renaissance.api import (
     VisionInput,
 )
 from renaissance.models.as_published import published_text
+from renaissance.models.slots import slot_types
 from renaissance.spec import AsPublished
 from renaissance.toolkit.canonical import encode_canonical
 from renaissance.toolkit.pooling import one_vector
@@ -56,17 +57,11 @@ class TwoTower(nn.Module):
         self.text = text
         self.fusion = fusion
         self.outputs, self.shared_space = entry.outputs, entry.shared_space
-        self.slots = _slot_types(slots, tower_facts(vision).width) if slots > 1 else None
+        self.slots = slot_types(slots, tower_facts(vision).width)
 
     def set_slots(self, slots: int) -> None:
         """Tell `slots` images of an item apart from now on; what was learned of those that stay is kept."""
-        old = self.slots
-        if slots == (1 if old is None else old.num_embeddings):
-            return
-        self.slots = _slot_types(slots, tower_facts(self.vision).width) if slots > 1 else None
-        if self.slots is not None and old is not None:
-            kept = min(slots, old.num_embeddings)
-            self.slots.weight.data[:kept] = old.weight.data[:kept]
+        self.slots = slot_types(slots, tower_facts(self.vision).width, self.slots)
 
     def encode_vision(self, images: VisionInput) -> Features:
         """Encode distinct images; a frozen tower runs in canonical shapes, without a graph."""
@@ -130,10 +125,3 @@ def _encode(tower: Any, inputs: Any, layers: Sequence[int]) -> Features:
     with torch.no_grad() if frozen else nullcontext():
         features: Features = encode_canonical(tower, inputs, layers) if frozen else tower(inputs, layers)
     return features
-
-
-def _slot_types(slots: int, width: int) -> nn.Embedding:
-    """Return token types of the slots of an item; they start at zero, so the second slot starts as the first."""
-    types = nn.Embedding(slots, width)
-    nn.init.zeros_(types.weight)
-    return types
