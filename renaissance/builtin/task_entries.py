@@ -62,6 +62,25 @@ def check_retrieval(options: RetrievalOptions, trained: frozenset[str]) -> None:
         raise SpecError("'retrieval': rerank orders by ITM scores; add the task 'itm', or leave rerank out.")
 
 
+class ClassificationOptions(Options):
+    """Options of choosing one of several labels."""
+
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=100_000)] = Field(
+        ("false", "true"), description="The labels, in the order of the head's outputs.", strict=False
+    )
+    hidden: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        None, description="Hidden width of the head; twice that of the pooled vector if it is not given."
+    )
+
+
+class VqaOptions(ClassificationOptions):
+    """Options of answering questions."""
+
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=100_000)] = Field(
+        ("no", "yes"), description="The answers, in the order of the head's outputs.", strict=False
+    )
+
+
 TASKS = (
     TaskEntry(
         name="mlm",
@@ -96,5 +115,24 @@ TASKS = (
         needs_any=("itc",),
         trains=False,
         check=check_retrieval,
+    ),
+    TaskEntry(
+        name="vqa",
+        summary="Questions about an image: choose one of the answers (soft targets, binary cross-entropy)",
+        factory="renaissance.builtin.classification:vqa",
+        options=VqaOptions,
+        outputs=frozenset({"pooled"}),
+        fields=("vqa",),
+        evaluates=False,
+    ),
+    TaskEntry(
+        name="nlvr2",
+        summary="Is a sentence true of two images? (the text with each image, pooled vectors side by side)",
+        factory="renaissance.builtin.classification:nlvr2",
+        options=ClassificationOptions,
+        outputs=frozenset({"pooled"}),
+        fields=("nlvr2",),
+        slots=2,
+        evaluates=False,
     ),
 )
