@@ -129,13 +129,15 @@ class FusionHeadEntry(Entry):
 
     factory(options, *, vision: TowerFacts, text: TowerFacts) -> FusionHead; a head whose `needs` say text_blocks gets
     these as well: `text_blocks: Sequence[TextBlock]`. `outputs` are what it can compute; `shared_space`: its
-    projections put both modalities into one space (`FusionHead.project`).
+    projections put both modalities into one space (`FusionHead.project`). fits: told the options and what is known of
+    the vision and the text tower without building them; raises SpecError where they do not fit.
     """
 
     outputs: frozenset[Output] = frozenset({"vision", "text", "pooled"})
     shared_space: bool = False
     check: Callable[[Any], None] = lambda options: None
     needs: Callable[[Any], TowerNeeds] = lambda options: TowerNeeds()
+    fits: Callable[[Any, Capabilities, Capabilities], None] = lambda options, vision, text: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,7 +434,10 @@ class Resizable(Protocol):
 
 
 class FusionHead(Protocol):
-    """Joins pairs of streams (an nn.Module); `width` is that of its streams, `pooled_width` that of Joint.pooled."""
+    """Joins pairs of streams (an nn.Module); `width` is that of its streams, `pooled_width` that of Joint.pooled.
+
+    A head with an attribute `recompute` runs its layers by `toolkit.recompute.run`, again in the backward pass if True.
+    """
 
     width: int
     pooled_width: int

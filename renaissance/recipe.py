@@ -275,6 +275,9 @@ class Recipe(Strict):
     evaluation: Evaluation = Evaluation()
     store: bool = Field(False, description="Run frozen towers once over the data, and train from their stored outputs.")
     precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = Field(
+        False, description="Run blocks again in the backward pass in place of keeping what is inside: less memory."
+    )
     checkpoint_every: Count = Field(500, description="Updates between checkpoints; there is one at the end too.")
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
     workers: Annotated[int, Field(ge=0, le=128)] = Field(0, description="Loader processes; they change no result.")

@@ -260,6 +260,7 @@ def _check_needs(fusion: FusionPlan, vision: TowerPlan, text: TowerPlan) -> None
     Raises:
         SpecError: naming the tower, and the most that it has.
     """
+    fusion.entry.fits(fusion.options, vision.facts, text.facts)
     needs = fusion.entry.needs(fusion.options)
     for tower in (vision, text):
         if needs.layers and tower.facts.layered is False:

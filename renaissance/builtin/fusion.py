@@ -5,16 +5,28 @@ Letters: P pairs, N tokens of the vision stream, L of the text stream, W the fus
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypedDict, cast
 
 from torch import Tensor, nn
 
 from renaissance.api import Features, Joint, Modality, Output, TowerFacts
 from renaissance.builtin.fusion_entries import ConcatOptions, CrossOptions, DualOptions
 from renaissance.builtin.fusion_streams import CrossLayer, Read, both_streams, features, how_much, joint, read_of
-from renaissance.toolkit.attention import AttentionLayer, FeedForwardLayer, initialise
+from renaissance.toolkit.attention import AttentionLayer, FeedForwardLayer, Norm, initialise, norm_before
 from renaissance.toolkit.pooling import Pooler
 from renaissance.toolkit.recompute import run
+
+
+class Norms(TypedDict):
+    """How the sub-layers of a layer are normed."""
+
+    eps: float
+    norm: Norm
+
+
+def norms_of(options: CrossOptions) -> Norms:
+    """Return how the sub-layers of a layer are normed."""
+    return Norms(eps=options.norm_eps, norm=options.norm)
 
 
 class LxmertLayer(nn.Module):
@@ -22,13 +34,13 @@ class LxmertLayer(nn.Module):
 
     def __init__(self, options: CrossOptions) -> None:
         super().__init__()
-        width, heads, dropout, eps = options.width, options.heads, options.dropout, options.norm_eps
-        hidden = int(width * options.mlp_ratio)
-        self.cross = AttentionLayer(width, heads, dropout, eps=eps)
-        self.vision_self = AttentionLayer(width, heads, dropout, eps=eps)
-        self.text_self = AttentionLayer(width, heads, dropout, eps=eps)
-        self.vision_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
-        self.text_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
+        width, heads, dropout = options.width, options.heads, options.dropout
+        hidden, norms = int(width * options.mlp_ratio), norms_of(options)
+        self.cross = AttentionLayer(width, heads, dropout, crossing=True, **norms)
+        self.vision_self = AttentionLayer(width, heads, dropout, **norms)
+        self.text_self = AttentionLayer(width, heads, dropout, **norms)
+        self.vision_mlp = FeedForwardLayer(width, hidden, dropout, **norms)
+        self.text_mlp = FeedForwardLayer(width, hidden, dropout, **norms)
 
     def vision_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
         """Return the next vision stream [P, N, W], or its first token [P, 1, W]."""
@@ -46,14 +58,14 @@ class CoAttentionLayer(nn.Module):
 
     def __init__(self, options: CrossOptions) -> None:
         super().__init__()
-        width, heads, dropout, eps = options.width, options.heads, options.dropout, options.norm_eps
-        hidden = int(width * options.mlp_ratio)
-        self.vision_self = AttentionLayer(width, heads, dropout, eps=eps)
-        self.vision_cross = AttentionLayer(width, heads, dropout, eps=eps)
-        self.vision_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
-        self.text_self = AttentionLayer(width, heads, dropout, eps=eps)
-        self.text_cross = AttentionLayer(width, heads, dropout, eps=eps)
-        self.text_mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
+        width, heads, dropout = options.width, options.heads, options.dropout
+        hidden, norms = int(width * options.mlp_ratio), norms_of(options)
+        self.vision_self = AttentionLayer(width, heads, dropout, **norms)
+        self.vision_cross = AttentionLayer(width, heads, dropout, crossing=True, **norms)
+        self.vision_mlp = FeedForwardLayer(width, hidden, dropout, **norms)
+        self.text_self = AttentionLayer(width, heads, dropout, **norms)
+        self.text_cross = AttentionLayer(width, heads, dropout, crossing=True, **norms)
+        self.text_mlp = FeedForwardLayer(width, hidden, dropout, **norms)
 
     def vision_stream(self, vision: Tensor, text: Tensor, vision_mask: Tensor, text_mask: Tensor, read: Read) -> Tensor:
         """Return the next vision stream [P, N, W], or its first token [P, 1, W]."""
@@ -81,6 +93,8 @@ class CrossFusion(nn.Module):
         self.vision_projection = nn.Linear(vision.width, options.width)
         self.text_projection = nn.Linear(text.width, options.width)
         self.layers = nn.ModuleList(layers)
+        self.vision_norm = norm_before(options.width, eps=options.norm_eps, norm=options.norm)
+        self.text_norm = norm_before(options.width, eps=options.norm_eps, norm=options.norm)
         self.vision_pooler = Pooler(options.width, class_token=vision.class_token)
         self.text_pooler = Pooler(options.width, class_token=text.class_token)
         initialise(self)
@@ -92,24 +106,26 @@ class CrossFusion(nn.Module):
         *inner, last = cast("list[CrossLayer]", list(self.layers))
         for layer in inner:
             v, t = run(both_streams, self.recompute, layer, v, t, *masks)
-        poolers = (self.vision_pooler, self.text_pooler)
-        return fuse_last(last, Features(v, vision.mask), Features(t, text.mask), poolers, outputs, self.recompute)
+        norms, poolers = (self.vision_norm, self.text_norm), (self.vision_pooler, self.text_pooler)
+        streams = Features(v, vision.mask), Features(t, text.mask)
+        return fuse_last(last, streams, norms, poolers, outputs, self.recompute)
 
 
 def fuse_last(
     layer: CrossLayer,
-    vision: Features,
-    text: Features,
+    streams: tuple[Features, Features],
+    norms: tuple[nn.Module, nn.Module],
     poolers: tuple[Pooler, Pooler],
     outputs: frozenset[Output],
     recompute: bool,
 ) -> Joint:
-    """Run the last layer on two streams [P, N, W] and [P, L, W], as far as `outputs` need it; return these."""
+    """Run the last layer on two streams [P, N, W] and [P, L, W], as far as `outputs` need it; return these, normed."""
+    vision, text = streams
     inputs = (vision.tokens, text.tokens, vision.mask, text.mask)
     vision_read = how_much("vision", outputs, class_token=poolers[0].class_token)
     text_read = how_much("text", outputs, class_token=poolers[1].class_token)
-    v = None if vision_read == "none" else run(layer.vision_stream, recompute, *inputs, vision_read)
-    t = None if text_read == "none" else run(layer.text_stream, recompute, *inputs, text_read)
+    v = None if vision_read == "none" else norms[0](run(layer.vision_stream, recompute, *inputs, vision_read))
+    t = None if text_read == "none" else norms[1](run(layer.text_stream, recompute, *inputs, text_read))
     return joint(features(v, vision.mask), features(t, text.mask), poolers, outputs)
 
 

@@ -14,7 +14,7 @@ from renaissance.api import Features, Joint, Output, TowerFacts
 from renaissance.builtin.fusion import CoAttentionLayer, fuse_last
 from renaissance.builtin.fusion_entries import BridgeOptions
 from renaissance.builtin.fusion_streams import CrossLayer, both_streams
-from renaissance.toolkit.attention import initialise
+from renaissance.toolkit.attention import initialise, norm_before
 from renaissance.toolkit.pooling import Pooler
 from renaissance.toolkit.recompute import run
 
@@ -53,6 +53,8 @@ class BridgeFusion(nn.Module):
         self.vision_links = Links(vision.width, options, normed=options.vision_norm)
         self.text_links = Links(text.width, options, normed=False)
         self.layers = nn.ModuleList(CoAttentionLayer(options) for _ in range(options.layers))
+        self.vision_norm = norm_before(options.width, eps=options.norm_eps, norm=options.norm)
+        self.text_norm = norm_before(options.width, eps=options.norm_eps, norm=options.norm)
         self.vision_pooler = Pooler(options.width, class_token=vision.class_token)
         self.text_pooler = Pooler(options.width, class_token=text.class_token)
         initialise(self)
@@ -67,8 +69,9 @@ class BridgeFusion(nn.Module):
             v, t = self._linked(index, blocks[index], v, t)
             v, t = run(both_streams, self.recompute, layer, v, t, *masks)
         v, t = self._linked(len(inner), blocks[-1], v, t)
-        poolers = (self.vision_pooler, self.text_pooler)
-        return fuse_last(last, Features(v, vision.mask), Features(t, text.mask), poolers, outputs, self.recompute)
+        norms, poolers = (self.vision_norm, self.text_norm), (self.vision_pooler, self.text_pooler)
+        streams = Features(v, vision.mask), Features(t, text.mask)
+        return fuse_last(last, streams, norms, poolers, outputs, self.recompute)
 
     def _linked(self, index: int, blocks: tuple[Tensor, Tensor], vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         return self.vision_links(index, blocks[0], vision), self.text_links(index, blocks[1], text)

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from renaissance.api import FusionHeadEntry, Options, TowerNeeds
+from renaissance.api import Capabilities, FusionHeadEntry, Options, TowerNeeds
 from renaissance.errors import SpecError
 
 Count = Annotated[int, Field(ge=1, le=65_536)]
 Depth = Annotated[int, Field(ge=1, le=1024)]
 Ratio = Annotated[float, Field(gt=0.0, le=64.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Norm = Literal["pre", "post"]
 Epsilon = Annotated[float, Field(gt=0.0, le=0.01)]
 
 TINY = {"layers": 2, "width": 32, "heads": 2}
@@ -26,13 +27,14 @@ class CrossOptions(Options):
     heads: Count = Field(4, description="Attention heads; they divide the width.")
     mlp_ratio: Ratio = Field(4.0, description="Hidden width of the MLP over the width.")
     dropout: Rate = Field(0.1, description="Dropout of each sub-layer's output, in training.")
+    norm: Norm = Field("post", description="LayerNorm after each sub-layer (BERT), or before it (ViT).")
     norm_eps: Epsilon = Field(1e-12, description="What LayerNorm adds to the variance.")
 
 
 class MergedOptions(CrossOptions):
     """Options of blocks over one stream of both modalities."""
 
-    norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before each sub-layer (ViT) or after it (BERT).")
+    norm: Norm = Field("pre", description="LayerNorm before each sub-layer (ViT), or after it (BERT).")
     class_token: bool = Field(True, description="A class token of its own; without one both streams are pooled.")
 
 
@@ -52,6 +54,7 @@ class TextCrossOptions(Options):
     heads: Count = Field(4, description="Attention heads; they divide the width.")
     mlp_ratio: Ratio = Field(4.0, description="Hidden width of the MLP over the width.")
     dropout: Rate = Field(0.1, description="Dropout of each sub-layer's output, in training.")
+    norm: Norm = Field("post", description="LayerNorm after each sub-layer (BERT), or before it (ViT).")
     norm_eps: Epsilon = Field(1e-12, description="What LayerNorm adds to the variance.")
     text_blocks: Literal["shared", "inherited"] | None = Field(
         None,
@@ -108,8 +111,12 @@ def check_text_blocks(options: TextCrossOptions) -> None:
     Raises:
         SpecError: one of these.
     """
+    if options.text_blocks is not None and options.norm == "pre":
+        raise SpecError(
+            f"With {options.text_blocks} text blocks the norms stand where the text tower's do; leave norm out."
+        )
     if options.width is None:
-        return  # the text tower's, which the build checks
+        return  # the text tower's, which `text_width_fits` checks
     if options.text_blocks is not None:
         raise SpecError(
             f"With {options.text_blocks} text blocks the fusion has the text tower's width: "
@@ -130,6 +137,16 @@ def check_text_cross(options: TextCrossOptions) -> None:
             f"With {options.text_blocks} text blocks the MLPs are the text tower's: "
             f"leave out mlp_ratio={options.mlp_ratio}."
         )
+
+
+def text_width_fits(options: TextCrossOptions, vision: Capabilities, text: Capabilities) -> None:
+    """Refuse heads that do not divide the text tower's width, where the fusion has that.
+
+    Raises:
+        SpecError: naming the nearest number of heads that does.
+    """
+    if options.width is None and isinstance(text.width, int):
+        refuse_heads(text.width, options.heads)
 
 
 def bridge_needs(options: BridgeOptions) -> TowerNeeds:
@@ -193,6 +210,7 @@ FUSION_HEADS = (
         tiny=TINY,
         outputs=frozenset({"text", "pooled"}),
         check=check_text_cross,
+        fits=text_width_fits,
         needs=text_block_needs,
     ),
     FusionHeadEntry(
@@ -202,6 +220,7 @@ FUSION_HEADS = (
         options=QFormerOptions,
         tiny={**TINY, "queries": 4},
         check=check_text_blocks,
+        fits=text_width_fits,
         needs=text_block_needs,
     ),
     FusionHeadEntry(

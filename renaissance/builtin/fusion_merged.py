@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from renaissance.api import Features, Joint, Output, TowerFacts
 from renaissance.builtin.fusion_entries import MergedOptions
 from renaissance.builtin.fusion_streams import joint
-from renaissance.toolkit.attention import PostNormBlock, PreNormBlock, initialise
+from renaissance.toolkit.attention import Block, initialise, norm_before
 from renaissance.toolkit.pooling import Pooler
 from renaissance.toolkit.recompute import run
 
@@ -26,7 +26,6 @@ class MergedFusion(nn.Module):
     def __init__(self, options: MergedOptions, vision: TowerFacts, text: TowerFacts) -> None:
         super().__init__()
         width, hidden, eps = options.width, int(options.width * options.mlp_ratio), options.norm_eps
-        block = PreNormBlock if options.norm == "pre" else PostNormBlock
         self.width = width
         self.pooled_width = width if options.class_token else 2 * width
         self.recompute = False
@@ -35,9 +34,10 @@ class MergedFusion(nn.Module):
         self.extra = int(options.class_token)  # tokens of its own before the two streams
         self.class_token = nn.Parameter(torch.zeros(1, self.extra, width)) if options.class_token else None
         self.layers = nn.ModuleList(
-            block(width, options.heads, hidden, options.dropout, eps=eps) for _ in range(options.layers)
+            Block(width, options.heads, hidden, options.dropout, eps=eps, norm=options.norm)
+            for _ in range(options.layers)
         )
-        self.norm = nn.LayerNorm(width, eps=eps) if options.norm == "pre" else nn.Identity()
+        self.norm = norm_before(width, eps=eps, norm=options.norm)
         if options.class_token:
             self.pooler = Pooler(width, class_token=True)
         else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from renaissance.api import Features, Joint, Output, TextBlock, TowerFacts
 from renaissance.builtin.fusion_entries import QFormerOptions, TextCrossOptions, refuse_heads
 from renaissance.builtin.fusion_streams import Read, how_much, pooler, projection, read_of
-from renaissance.toolkit.attention import AttentionLayer, FeedForwardLayer, PostNormBlock, initialise
+from renaissance.toolkit.attention import AttentionLayer, Block, FeedForwardLayer, initialise, norm_before
 from renaissance.toolkit.recompute import run
 
 
@@ -32,10 +32,8 @@ class TextCrossFusion(nn.Module):
         self.embedded = options.text_blocks == "shared"
         self.projection = projection(text.width, self.width)
         self.blocks: Sequence[TextBlock] = own_blocks(options, self.width)
-        self.cross = nn.ModuleList(
-            AttentionLayer(self.width, options.heads, options.dropout, context_width=vision.width, eps=options.norm_eps)
-            for _ in range(options.layers)
-        )
+        self.cross = nn.ModuleList(cross_attention(options, self.width, vision.width) for _ in range(options.layers))
+        self.norm = norm_before(self.width, eps=options.norm_eps, norm=options.norm)
         self.pooler = pooler(options.pooler, self.width, class_token=text.class_token)
         initialise(self)
 
@@ -48,6 +46,7 @@ class TextCrossFusion(nn.Module):
         for index in range(len(self.cross)):
             here: Read = read if index == len(self.cross) - 1 else "all"
             tokens = run(self._layer, self.recompute, index, tokens, text.mask, vision, here)
+        tokens = self.norm(tokens)
         fused = Features(tokens, text.mask[:, : tokens.shape[1]])
         pooled = self.pooler(tokens, fused.mask) if "pooled" in outputs else None
         return Joint(text=fused if "text" in outputs else None, pooled=pooled)
@@ -68,7 +67,7 @@ class QFormer(nn.Module):
     def __init__(self, options: QFormerOptions, vision: TowerFacts, text: TowerFacts) -> None:
         super().__init__()
         self.width = self.pooled_width = width = fusion_width(options, text)
-        heads, dropout, eps, hidden = options.heads, options.dropout, options.norm_eps, int(width * options.mlp_ratio)
+        dropout, eps, hidden = options.dropout, options.norm_eps, int(width * options.mlp_ratio)
         self.recompute = False
         self.embedded = options.text_blocks == "shared"
         self.cross_every = options.cross_every
@@ -79,12 +78,12 @@ class QFormer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks: Sequence[TextBlock] = own_blocks(options, width)
         self.cross = nn.ModuleList(
-            AttentionLayer(width, heads, dropout, context_width=vision.width, eps=eps)
-            for _ in range(0, options.layers, options.cross_every)
+            cross_attention(options, width, vision.width) for _ in range(0, options.layers, options.cross_every)
         )
         self.query_mlps = nn.ModuleList(
-            FeedForwardLayer(width, hidden, dropout, eps=eps) for _ in range(options.layers)
+            FeedForwardLayer(width, hidden, dropout, eps=eps, norm=options.norm) for _ in range(options.layers)
         )
+        self.norm = norm_before(width, eps=eps, norm=options.norm)
         self.pooler = pooler(options.pooler, width, class_token=False)
         nn.init.normal_(self.queries, std=0.02)
         initialise(self)
@@ -98,10 +97,12 @@ class QFormer(nn.Module):
         for index in range(last):
             queries, tokens = run(self._layer, self.recompute, index, queries, tokens, mask, vision)
         attended, attended_text = run(self._attend, self.recompute, last, queries, tokens, mask)
-        fused_text = Features(self.blocks[last].feed(attended_text), text.mask) if "text" in outputs else None
+        fused_text = None
+        if "text" in outputs:
+            fused_text = Features(self.norm(self.blocks[last].feed(attended_text)), text.mask)
         if not outputs & {"vision", "pooled"}:
             return Joint(text=fused_text)
-        queries = run(self._feed, self.recompute, last, attended, vision)
+        queries = self.norm(run(self._feed, self.recompute, last, attended, vision))
         fused = Features(queries, mask[:, : queries.shape[1]])
         pooled = self.pooler(queries, fused.mask) if "pooled" in outputs else None
         return Joint(fused if "vision" in outputs else None, fused_text, pooled)
@@ -133,13 +134,26 @@ def fusion_width(options: TextCrossOptions, text: TowerFacts) -> int:
     return width
 
 
+def cross_attention(options: TextCrossOptions, width: int, vision_width: int) -> AttentionLayer:
+    """Return attention of a stream [P, L, W] to vision tokens [P, N, Dv]."""
+    return AttentionLayer(
+        width,
+        options.heads,
+        options.dropout,
+        context_width=vision_width,
+        eps=options.norm_eps,
+        norm=options.norm,
+        crossing=True,
+    )
+
+
 def own_blocks(options: TextCrossOptions, width: int) -> Sequence[TextBlock]:
     """Return new text blocks, or none where the options say that blocks of the text tower are given."""
     if options.text_blocks is not None:
         return ()
     hidden = int(width * options.mlp_ratio)
     blocks = nn.ModuleList(
-        PostNormBlock(width, options.heads, hidden, options.dropout, eps=options.norm_eps)
+        Block(width, options.heads, hidden, options.dropout, eps=options.norm_eps, norm=options.norm)
         for _ in range(options.layers)
     )
     return cast("Sequence[TextBlock]", blocks)

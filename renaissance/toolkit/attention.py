@@ -5,10 +5,14 @@ Letters: B items, N queries, M keys, W width, C the context's width.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-12
+# Where LayerNorm stands: after each sub-layer and its residual (BERT), or before it (ViT).
+Norm = Literal["pre", "post"]
 ALL = slice(None)
 
 
@@ -51,73 +55,98 @@ class PostNorm(nn.Module):
         return self.norm(self.dropout(update) + residual)  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
+class Residual(nn.Module):
+    """The end of a pre-norm sub-layer: dropout, residual."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, update: Tensor, residual: Tensor) -> Tensor:
+        """Return dropout(update) + residual."""
+        return self.dropout(update) + residual  # type: ignore[no-any-return]  # nn.Module.__call__
+
+
+def sub_layer_end(width: int, dropout: float, *, eps: float, norm: Norm) -> PostNorm | Residual:
+    """Return what ends a sub-layer."""
+    return PostNorm(width, dropout, eps=eps) if norm == "post" else Residual(dropout)
+
+
+def norm_before(width: int, *, eps: float, norm: Norm) -> nn.Module:
+    """Return the norm before a pre-norm sub-layer, and after the last one; post-norm sub-layers need none."""
+    return nn.LayerNorm(width, eps=eps) if norm == "pre" else nn.Identity()
+
+
 class AttentionLayer(nn.Module):
-    """Post-norm attention: over the tokens themselves, or over another stream."""
+    """Attention over the tokens themselves, or over another stream.
+
+    crossing: the context is another stream, which has a norm of its own before pre-norm attention.
+    """
 
     def __init__(
-        self, width: int, heads: int, dropout: float, *, context_width: int | None = None, eps: float = EPS
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        *,
+        context_width: int | None = None,
+        eps: float = EPS,
+        norm: Norm = "post",
+        crossing: bool = False,
     ) -> None:
         super().__init__()
+        self.start = norm_before(width, eps=eps, norm=norm)
+        self.context_start = norm_before(context_width or width, eps=eps, norm=norm) if crossing else None
         self.attention = Attention(width, heads, context_width=context_width)
-        self.end = PostNorm(width, dropout, eps=eps)
+        self.end = sub_layer_end(width, dropout, eps=eps, norm=norm)
 
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Return the updated queries [B, N, W]."""
-        return self.end(self.attention(queries, context, mask), queries)  # type: ignore[no-any-return]
+        own = self.start(queries)
+        if self.context_start is not None:
+            seen = self.context_start(context)
+        else:
+            seen = own if context is queries else self.start(context)
+        return self.end(self.attention(own, seen, mask), queries)  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
 class FeedForwardLayer(nn.Module):
-    """Post-norm two-layer perceptron with GELU."""
+    """A two-layer perceptron with GELU."""
 
-    def __init__(self, width: int, hidden: int, dropout: float, *, eps: float = EPS) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float, *, eps: float = EPS, norm: Norm = "post") -> None:
         super().__init__()
+        self.start = norm_before(width, eps=eps, norm=norm)
         self.inner = nn.Linear(width, hidden)
         self.outer = nn.Linear(hidden, width)
-        self.end = PostNorm(width, dropout, eps=eps)
+        self.end = sub_layer_end(width, dropout, eps=eps, norm=norm)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the updated tokens [B, N, W]."""
-        return self.end(self.outer(F.gelu(self.inner(tokens))), tokens)  # type: ignore[no-any-return]
+        return self.end(self.outer(F.gelu(self.inner(self.start(tokens)))), tokens)  # type: ignore[no-any-return]
 
 
-class PostNormBlock(nn.Module):
-    """A block of BERT: self attention, then MLP. It is a `TextBlock`: cross attention can stand between its halves."""
+class Block(nn.Module):
+    """Self attention, then MLP. It is a `TextBlock`: cross attention can stand between its halves."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float, *, eps: float = EPS) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, dropout: float, *, eps: float = EPS, norm: Norm = "post"
+    ) -> None:
         super().__init__()
-        self.attention = AttentionLayer(width, heads, dropout, eps=eps)
-        self.mlp = FeedForwardLayer(width, hidden, dropout, eps=eps)
+        self.attention = AttentionLayer(width, heads, dropout, eps=eps, norm=norm)
+        self.mlp = FeedForwardLayer(width, hidden, dropout, eps=eps, norm=norm)
 
     def attend(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return hidden [B, N, W] after self attention, residual and norm; mask bool [B, N] or [B, N, N]."""
+        """Return hidden [B, N, W] after self attention, residual and norms; mask bool [B, N] or [B, N, N]."""
         return self.attention(hidden, hidden, mask)  # type: ignore[no-any-return]
 
     def feed(self, hidden: Tensor) -> Tensor:
-        """Return hidden [B, N, W] after the MLP, residual and norm."""
+        """Return hidden [B, N, W] after the MLP, residual and norms."""
         return self.mlp(hidden)  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor, mask: Tensor, wanted: slice = ALL) -> Tensor:
         """Return the next of the `wanted` tokens of [B, N, W]; mask bool [B, N], or a row for each wanted token."""
-        return self.mlp(self.attention(tokens[:, wanted], tokens, mask))  # type: ignore[no-any-return]
-
-
-class PreNormBlock(nn.Module):
-    """A block of ViT: norm and self attention, norm and MLP, each added to its input."""
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float, *, eps: float = EPS) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width, heads)
-        self.mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.inner = nn.Linear(width, hidden)
-        self.outer = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tensor, mask: Tensor, wanted: slice = ALL) -> Tensor:
-        """Return the next of the `wanted` tokens of [B, N, W]; mask bool [B, N], or a row for each wanted token."""
-        normed = self.attention_norm(tokens)
-        tokens = tokens[:, wanted] + self.dropout(self.attention(normed[:, wanted], normed, mask))
-        return tokens + self.dropout(self.outer(F.gelu(self.inner(self.mlp_norm(tokens)))))  # type: ignore[no-any-return]
+        queries = tokens if wanted == ALL else tokens[:, wanted]
+        return self.mlp(self.attention(queries, tokens, mask))  # type: ignore[no-any-return]
 
 
 def initialise(module: nn.Module) -> None:

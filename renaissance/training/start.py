@@ -14,6 +14,7 @@ from renaissance.errors import SpecError
 from renaissance.evaluation.evaluate import SplitScores
 from renaissance.hub import download
 from renaissance.manifest import model_in
+from renaissance.models.recomputing import recompute
 from renaissance.plans import AnyPlan, TaskPlan
 from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
 from renaissance.registry import Registry
@@ -78,12 +79,16 @@ def start(recipe: Recipe, tasks: TaskSelection, registry: Registry) -> tuple[Ass
         HubError: it, or a pretrained tower, cannot be had.
     """
     if isinstance(recipe.start, SavedStart):
-        return _operated(recipe, recipe.start, tasks, registry)
-    plan = resolve(recipe.start, tasks.options, registry=registry)
-    check_trainable(plan, recipe, tasks)
-    check_measurable(plan, tasks, trained=tasks.trained)
-    assembly = assemble(plan, seed=recipe.seed)
-    return assembly, {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
+        assembly, surgery = _operated(recipe, recipe.start, tasks, registry)
+    else:
+        plan = resolve(recipe.start, tasks.options, registry=registry)
+        check_trainable(plan, recipe, tasks)
+        check_measurable(plan, tasks, trained=tasks.trained)
+        assembly = assemble(plan, seed=recipe.seed)
+        surgery = {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
+    if recipe.gradient_checkpointing:
+        recompute(assembly.encoder)
+    return assembly, surgery
 
 
 def check_measurable(plan: AnyPlan, tasks: TaskSelection, *, trained: Collection[str]) -> None:

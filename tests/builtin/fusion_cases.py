@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from renaissance.api import Features, Joint, Output, TowerFacts
 from renaissance.builtin.fusion_entries import FUSION_HEADS
-from renaissance.toolkit.attention import PostNormBlock
+from renaissance.toolkit.attention import Block
 
 ENTRIES = {entry.name: entry for entry in FUSION_HEADS}
 VISION, TEXT = 12, 20  # tower widths
@@ -21,7 +21,9 @@ LAYERS: dict[str, Any] = {"layers": 3, "heads": 2, "dropout": 0.0}
 WIDE = {**LAYERS, "width": 16}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lxmert": ("lxmert", WIDE),
+    "lxmert, pre-norm": ("lxmert", {**WIDE, "norm": "pre"}),
     "co-attention": ("co-attention", WIDE),
+    "co-attention, pre-norm": ("co-attention", {**WIDE, "norm": "pre"}),
     "concat": ("concat", {"width": 16}),
     "merged-attention": ("merged-attention", WIDE),
     "merged-attention, post-norm, no class token": (
@@ -29,11 +31,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**WIDE, "norm": "post", "class_token": False},
     ),
     "bridge": ("bridge", WIDE),
+    "bridge, pre-norm": ("bridge", {**WIDE, "norm": "pre"}),
     "bridge, bare": ("bridge", {**WIDE, "shared_projection": False, "vision_norm": False}),
     "text-cross-attention": ("text-cross-attention", WIDE),
+    "text-cross-attention, pre-norm": ("text-cross-attention", {**WIDE, "norm": "pre"}),
     "text-cross-attention, shared": ("text-cross-attention", {**LAYERS, "text_blocks": "shared"}),
     "text-cross-attention, inherited": ("text-cross-attention", {**LAYERS, "text_blocks": "inherited"}),
     "q-former": ("q-former", {**WIDE, "queries": 4}),
+    "q-former, pre-norm": ("q-former", {**WIDE, "queries": 4, "norm": "pre"}),
     "q-former, shared": ("q-former", {**LAYERS, "queries": 4, "text_blocks": "shared", "pooler": "none"}),
     "q-former, inherited": ("q-former", {**LAYERS, "queries": 4, "text_blocks": "inherited", "cross_every": 3}),
 }
@@ -41,9 +46,9 @@ each_case = pytest.mark.parametrize("case", CASES)
 each_token = pytest.mark.parametrize("class_tokens", [True, False])
 
 
-def tower_blocks(count: int = 3) -> list[PostNormBlock]:
+def tower_blocks(count: int = 3) -> list[Block]:
     torch.manual_seed(7)
-    return [varied(PostNormBlock(TEXT, 2, 40, 0.0)).eval() for _ in range(count)]
+    return [varied(Block(TEXT, 2, 40, 0.0)).eval() for _ in range(count)]
 
 
 def varied(module: Any) -> Any:
@@ -54,7 +59,7 @@ def varied(module: Any) -> Any:
 
 
 def build(
-    name: str, given: dict[str, Any], blocks: Sequence[PostNormBlock] = (), *, class_tokens: bool = True, **more: Any
+    name: str, given: dict[str, Any], blocks: Sequence[Block] = (), *, class_tokens: bool = True, **more: Any
 ) -> Any:
     entry: Any = ENTRIES[name]
     module, factory = entry.factory.split(":")

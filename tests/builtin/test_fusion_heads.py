@@ -10,6 +10,7 @@ from torch import Tensor
 from renaissance.api import FusionHeadEntry, TowerNeeds
 from renaissance.builtin.fusion_entries import FUSION_HEADS
 from renaissance.errors import SpecError
+from renaissance.resolve import resolve
 from tests.builtin.fusion_cases import (
     ENTRIES,
     assert_same,
@@ -121,7 +122,7 @@ def test_recomputing_runs_each_layer_again_and_only_where_there_is_a_backward_pa
     fusion.recompute = True
     calls: list[int] = []
     for index, layer in enumerate(fusion.layers):
-        layer.mlp_norm.register_forward_hook(lambda *_, index=index: calls.append(index))
+        layer.mlp.start.register_forward_hook(lambda *_, index=index: calls.append(index))
     with torch.no_grad():
         fusion(*inputs(), every("merged-attention"))
     assert calls == [0, 1, 2]
@@ -130,7 +131,7 @@ def test_recomputing_runs_each_layer_again_and_only_where_there_is_a_backward_pa
 
 
 def test_the_last_layer_computes_only_what_is_asked_for() -> None:
-    for case, layer in (("merged-attention", "layers.2.inner"), ("text-cross-attention", "blocks.2.mlp.inner")):
+    for case, layer in (("merged-attention", "layers.2.mlp.inner"), ("text-cross-attention", "blocks.2.mlp.inner")):
         fusion = head(case)
         shapes: list[torch.Size] = []
         fusion.get_submodule(layer).register_forward_hook(lambda _, given, out, to=shapes: to.append(out.shape))
@@ -185,3 +186,14 @@ def test_heads_say_what_they_need_of_the_towers() -> None:
 @pytest.mark.parametrize("entry", FUSION_HEADS, ids=lambda entry: entry.name)
 def test_tiny_options_are_valid(entry: FusionHeadEntry) -> None:
     entry.check(entry.options(**entry.tiny))
+
+
+@pytest.mark.parametrize("name", ["text-cross-attention", "q-former"])
+def test_heads_that_do_not_divide_the_text_towers_width_are_refused_before_a_build(name: str) -> None:
+    with pytest.raises(SpecError, match="3 heads do not divide a width of 128; the nearest number is 2"):
+        resolve(f"tiny-vit + tiny-bert, random both, {name}(heads=3)")
+
+
+def test_a_norm_placement_beside_blocks_of_the_text_tower_is_refused() -> None:
+    with pytest.raises(SpecError, match="leave norm out"):
+        resolve('tiny-vit + tiny-bert, random both, text-cross-attention(layers=2, text_blocks="shared", norm="pre")')

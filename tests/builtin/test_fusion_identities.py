@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from renaissance.api import Features
-from renaissance.toolkit.attention import Attention, PostNormBlock
+from renaissance.toolkit.attention import Attention, Block
 from tests.builtin.fusion_cases import (
     LAYERS,
     TEXT,
@@ -103,7 +103,7 @@ def test_merged_attention_with_a_block_diagonal_mask_is_two_encoders(case: str) 
 
 @pytest.mark.parametrize("blocks", ["shared", "inherited"])
 def test_given_text_blocks_with_zeroed_cross_attention_give_what_they_give_in_the_tower(blocks: str) -> None:
-    given = [loud(PostNormBlock(TEXT, 2, 40, 0.0)).eval() for _ in range(3)]
+    given = [loud(Block(TEXT, 2, 40, 0.0)).eval() for _ in range(3)]
     fusion = build("text-cross-attention", {**LAYERS, "text_blocks": blocks}, given)
     vision, text = inputs()
     expected: Any = text.embedded if blocks == "shared" else text.tokens

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.api import Features, Output, TowerFacts
-from renaissance.builtin.fusion import lxmert
+from renaissance.builtin.fusion import co_attention, lxmert
 from renaissance.builtin.fusion_bridge import bridge
 from renaissance.builtin.fusion_entries import (
     BridgeOptions,
@@ -101,11 +101,11 @@ def test_merged_attention_is_the_multimodal_model_of_flava(class_token: bool) ->
     theirs: Any = randomised(FlavaMultimodalModel(FlavaMultimodalConfig(**REFERENCE, use_cls_token=class_token)))
     fusion: Any = merged_attention(MergedOptions(**SIZES, class_token=class_token), **TOWERS).eval()
     for layer, ours in zip(theirs.encoder.layer, fusion.layers, strict=True):
-        copy(layer.layernorm_before, ours.attention_norm)
-        copy_attention(layer.attention.attention, layer.attention.output, ours.attention)
-        copy(layer.layernorm_after, ours.mlp_norm)
-        copy(layer.intermediate.dense, ours.inner)
-        copy(layer.output.dense, ours.outer)
+        copy(layer.layernorm_before, ours.attention.start)
+        copy_attention(layer.attention.attention, layer.attention.output, ours.attention.attention)
+        copy(layer.layernorm_after, ours.mlp.start)
+        copy(layer.intermediate.dense, ours.mlp.inner)
+        copy(layer.output.dense, ours.mlp.outer)
     copy(theirs.layernorm, fusion.norm)
     if class_token:
         fusion.class_token = nn.Parameter(theirs.cls_token.detach().clone())
@@ -120,6 +120,56 @@ def test_merged_attention_is_the_multimodal_model_of_flava(class_token: bool) ->
     assert_close(joint.text.tokens, streams[:, 5:], text.mask)
     if class_token:
         assert_close(joint.pooled, expected.pooler_output)
+
+
+def copy_torch_attention(theirs: nn.MultiheadAttention, ours: Any) -> None:
+    """Copy torch's attention, whose query, key and value are one matrix, into an `Attention`."""
+    for part, weight, bias in zip(
+        (ours.query, ours.key, ours.value), theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3), strict=True
+    ):
+        part.load_state_dict({"weight": weight, "bias": bias})
+    copy(theirs.out_proj, ours.output)
+
+
+def test_pre_norm_co_attention_is_two_stacks_of_torchs_pre_norm_decoder_layers() -> None:
+    options = CrossOptions(**SIZES, norm="pre", norm_eps=1e-5)
+    fusion: Any = randomised(co_attention(options, **TOWERS))
+    vision, text = inputs()
+    streams = {
+        "vision": (fusion.vision_projection(vision.tokens), vision.mask),
+        "text": (fusion.text_projection(text.tokens), text.mask),
+    }
+    for layer in fusion.layers:
+        following = {}
+        for name, other in (("vision", "text"), ("text", "vision")):
+            own, cross, mlp = (getattr(layer, f"{name}_{part}") for part in ("self", "cross", "mlp"))
+            theirs: Any = randomised(
+                nn.TransformerDecoderLayer(
+                    WIDTH, 2, 4 * WIDTH, 0.0, nn.functional.gelu, norm_first=True, batch_first=True
+                )
+            )
+            copy_torch_attention(theirs.self_attn, own.attention)
+            copy_torch_attention(theirs.multihead_attn, cross.attention)
+            for norm, ours in ((theirs.norm1, own.start), (theirs.norm2, cross.start), (theirs.norm3, mlp.start)):
+                copy(norm, ours)
+            copy(theirs.linear1, mlp.inner)
+            copy(theirs.linear2, mlp.outer)
+            tokens, mask = streams[name]
+            context, context_mask = streams[other]
+            following[name] = (
+                theirs(
+                    tokens,
+                    cross.context_start(context),  # torch's memory is normed where it comes from
+                    tgt_key_padding_mask=~mask,
+                    memory_key_padding_mask=~context_mask,
+                ),
+                mask,
+            )
+        streams = following
+    joint: Any = fusion(vision, text, EVERY)
+    for name in ("vision", "text"):
+        tokens, mask = streams[name]
+        assert_close(getattr(joint, name).tokens, getattr(fusion, f"{name}_norm")(tokens), mask)
 
 
 def test_text_cross_attention_is_the_text_encoder_of_blip() -> None:
