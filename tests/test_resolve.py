@@ -8,8 +8,9 @@ import pytest
 
 from renaissance.api import BackboneEntry, TaskEntry, hookimpl
 from renaissance.errors import PluginError, SpecError, UnknownComponentError
+from renaissance.plans import Plan
 from renaissance.registry import Plugin, Registry
-from renaissance.resolve import Plan, resolve
+from renaissance.resolve import resolve
 from renaissance.shorthand import format_spec, parse_spec
 
 TOWERS = "vit-base + bert-base"

@@ -11,9 +11,9 @@ import typer
 import renaissance
 from renaissance.api import BackboneEntry, Capabilities, Entry, FusionHeadEntry, Modality, TaskEntry
 from renaissance.cli.output import JsonFlag, json_text, note, print_facts, print_json, print_table, shown_value
+from renaissance.components import checked_options, described
 from renaissance.errors import UnknownComponentError
 from renaissance.registry import Component, Kind, Plugin, Registry, default_registry
-from renaissance.resolve import checked_options, described
 from renaissance.spec import LIBRARIES, did_you_mean, shown
 
 KindOption = Annotated[
