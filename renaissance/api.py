@@ -243,6 +243,30 @@ class Batch:
     skipped: tuple[str, ...] = ()
 
 
+# A box in pixels of its image: left, top, width, height.
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to decide or to learn from: images and texts that belong together, and what is right about them.
+
+    images: where their bytes are (`name`, `read()`). texts: captions of the image; or the question, sentence or
+    hypothesis; or the candidates. label: the right class. answers: those of all annotators (VQA). boxes: candidate
+    regions of the first image. target: the number of the right candidate. fields: what else the corpus says.
+    """
+
+    id: str
+    images: tuple[Any, ...]
+    texts: tuple[str, ...]
+    row: str = ""
+    label: str | None = None
+    answers: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    target: int | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
 # --- what components are --------------------------------------------------------------------------------------------
 
 
