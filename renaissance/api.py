@@ -148,20 +148,23 @@ class TaskEntry(Entry):
 
     outputs: what it reads of a fusion ("pooled", "text", "vision"); empty: it needs no fusion.
     needs: tasks whose published values it reads; they run before it. needs_any: at least one of these must be trained.
-    fields: batch targets that it reads. slots: images that one item has. trains: it has a loss.
+    slots: images that one item has. trains: it has a loss.
     needs_negatives: a batch of one pair cannot be used.
+    data: what it learns from and is measured on: images with captions, or items of prepared data (`ItemTask`), of any
+    layout or of these `layouts`.
     check: told the options and the names of all tasks that are trained; raises SpecError where they do not fit.
     """
 
     outputs: frozenset[Output] = frozenset()
     needs: tuple[str, ...] = ()
     needs_any: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
     architectures: frozenset[Architecture] = frozenset({"one-tower", "two-tower"})
     slots: int = 1
     trains: bool = True
     evaluates: bool = True
     needs_negatives: bool = False
+    data: Literal["captions", "items"] = "captions"
+    layouts: tuple[str, ...] = ()
     check: Callable[[Any, frozenset[str]], None] = lambda options, trained: None
 
 
@@ -343,8 +346,11 @@ class TextProcessor(Protocol):
 
     facts: TokenizerFacts
 
-    def __call__(self, texts: Sequence[str]) -> TextInput:
-        """Tokenize, truncate to `max_tokens`, pad to the longest of these texts."""
+    def __call__(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> TextInput:
+        """Tokenize, truncate to `max_tokens`, pad to the longest of these texts.
+
+        seconds: the second text of each, where each is a pair; `segment_ids` tell the two apart.
+        """
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -546,6 +552,33 @@ class Task(Protocol):
         ...
 
 
+class ItemTask(Task, Protocol):
+    """A task on items (an nn.Module): each has one answer.
+
+    slots: images that one item has; their pairs are told apart where it is more than 1. regions: each box of an item is
+    an image of its own, cropped. paired: an item's two texts are tokenized as one pair. targets: picklable, as loader
+    processes call it; what it gives is `batch.targets[name]`.
+    """
+
+    name: str
+    slots: int
+    regions: bool
+    paired: bool
+
+    @property
+    def targets(self) -> Callable[[Sequence[Item]], Tensor]:
+        """What makes the targets of a batch of the items.
+
+        Raises:
+            DataError: an item lacks its label, or has one that the task does not know.
+        """
+        ...
+
+    def decide(self, encoded: Encoded, joint: Joint | None, batch: Batch) -> Sequence[Tensor]:
+        """Return one prediction for each item of the batch, in rising order of the items."""
+        ...
+
+
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
@@ -595,4 +628,44 @@ class MeasuredTask(Protocol):
 
     def score(self, scorer: Scorer) -> Sequence[Score]:
         """Return the scores of a model on one split."""
+        ...
+
+
+class ItemScorer(Protocol):
+    """The way in which tasks on items measure a model: one prediction an item, in the order of `items`."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The items of the split."""
+        ...
+
+    def decisions(self, task: str) -> Sequence[Tensor]:
+        """What `ItemTask.decide` gives for each item, fp32 on the CPU."""
+        ...
+
+    def matches(self, *, regions: bool = False, by: Literal["itm", "itc"] | None = None) -> Sequence[Tensor]:
+        """Scores fp32 [images, texts] of each item: how well each of its images fits each of its texts.
+
+        ITM logits where the model has the task `itm`, else dot products of ITC's unit vectors, or as `by` says.
+        regions: the item's boxes, cropped, in place of its images.
+
+        Raises:
+            CapabilityError: the model was not trained for it.
+        """
+        ...
+
+
+class MeasuredItemTask(Protocol):
+    """A task on items that can be measured."""
+
+    def score(self, scorer: ItemScorer) -> Sequence[Score]:
+        """Return the scores of a model on one split.
+
+        Raises:
+            NonFiniteError: a prediction is NaN or infinite.
+        """
+        ...
+
+    def submission(self, scorer: ItemScorer) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of the prediction file, in the form that the benchmark publishes."""
         ...

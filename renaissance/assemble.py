@@ -13,7 +13,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 
-from renaissance.api import SavedBackbone, TowerNeeds, Weights
+from renaissance.api import SavedBackbone, TowerNeeds, Unknown, Weights
 from renaissance.errors import PluginError, SpecError
 from renaissance.models.as_published import renew
 from renaissance.models.embeddings import NewPatches, NewWords, OtherEmbeddings
@@ -85,6 +85,8 @@ def _one_tower(plan: OneTowerPlan, seed: int, saved: Saved, slots: int) -> OneTo
             f"'{plan.base.name}' cannot be the base of a one-tower model: its blocks do not take tokens of another "
             "modality. Use a plain transformer, such as 'vit-base' or 'bert-base'."
         )
+    if hasattr(base, "keep_tokens"):  # a pooler of its own would never be run
+        base.keep_tokens()
     if plan.donor is None:
         embedder: Any = _new_embeddings(plan, base.width, seed, saved)
     else:
@@ -170,7 +172,8 @@ def _text_blocks(plan: Plan, text: Any, seed: int, empty: bool) -> dict[str, Any
         return {"text_blocks": [copy.deepcopy(text.text_blocks()[0]) for _ in range(needs.count)]}
     depth = len(text.blocks)
     whole = plan.text.options.model_copy(update={"layers": depth + needs.count})
-    donor: Any = _tower(replace(plan.text, options=whole), seed, None)
+    facts = plan.text.entry.describe(whole)
+    donor: Any = _tower(replace(plan.text, options=whole, facts=facts), seed, None)
     return {"text_blocks": donor.text_blocks()[depth:]}
 
 
@@ -181,18 +184,39 @@ def _tower(tower: TowerPlan, seed: int, saved: Saved) -> nn.Module:
     # With weights="none" the factory itself keeps parameters on meta: only it knows which buffers must be real.
     with _stream(seed, tower.entry.modality, False):
         built: nn.Module = factory(tower.options, weights=weights, saved=kept)
-    _check_facts(tower, built)
+    _check_facts(tower, built, new=saved is None)
     if tower.weights == "pretrained":
         hold_statistics(built)
     return built
 
 
-def _check_facts(tower: TowerPlan, built: Any) -> None:
-    declared = tower.facts.width
-    if isinstance(declared, int) and declared != built.width:
+def _check_facts(tower: TowerPlan, built: Any, *, new: bool) -> None:
+    """Compare what is declared of a tower with what was built; a saved one may since have been cut or resized."""
+    shown = {"width": built.width}
+    if new:
+        shown |= _built_facts(tower, built)
+    for fact, found in shown.items():
+        declared = getattr(tower.facts, fact)
+        if declared is None or isinstance(declared, Unknown) or declared == found:
+            continue
         raise SpecError(
-            f"'{tower.name}' says that its width is {declared}, and built it is {built.width}; report it to its plugin."
+            f"'{tower.name}' says that its {fact.replace('_', ' ')} is {declared}, and built it is {found}; report it "
+            "to its plugin."
         )
+
+
+def _built_facts(tower: TowerPlan, built: Any) -> dict[str, Any]:
+    """Return the facts that a tower shows when it is built, by the name under which they are declared."""
+    found: dict[str, Any] = {"class_token": built.class_token}
+    if len(built.blocks):
+        found["depth"] = len(built.blocks)
+    if getattr(built, "grid", None) is not None:
+        found["grid"] = tuple(built.grid)
+    if tower.entry.modality == "vision" and len(set(built.processor.image_size)) == 1:
+        found["image_size"] = built.processor.image_size[0]
+    if tower.entry.modality == "text":
+        found["max_tokens"] = built.processor.facts.max_tokens
+    return found
 
 
 @contextmanager

@@ -136,7 +136,17 @@ class ImagesData(Strict):
     seed: int = Field(0, ge=0, le=2**31, description="Draws the held-out samples.")
 
 
-Data = Annotated[WorldData | ImagesData, Field(discriminator="kind")]
+class PreparedData(Strict):
+    """Data that `renaissance data prepare` wrote: images with captions, or items with labels."""
+
+    kind: Literal["prepared"] = "prepared"
+    path: str | None = Field(None, description="The folder; `--data` sets it.")
+    train: Name = Field("train", description="The split to train on.")
+    splits: tuple[Name, ...] = Field((), strict=False, description="Splits to evaluate on; default: all others.")
+    seed: int = Field(0, ge=0, le=2**31, description="Draws the samples set aside for evaluation in training.")
+
+
+Data = Annotated[WorldData | ImagesData | PreparedData, Field(discriminator="kind")]
 
 
 class Augmentation(Strict):

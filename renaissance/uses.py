@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from renaissance.api import TaskEntry
 from renaissance.errors import SpecError
 from renaissance.recipe import Recipe, TaskUse
 from renaissance.registry import Registry
@@ -28,6 +29,24 @@ class TaskSelection:
         """Return the recipe with these names, and without the tasks of weight 0."""
         evaluation = recipe.evaluation.model_copy(update={"tasks": dict(self.measured)})
         return recipe.model_copy(update={"tasks": dict(self.trained), "evaluation": evaluation})
+
+
+def reads_items(tasks: TaskSelection, registry: Registry) -> bool:
+    """Return whether these tasks are on items, and not on images with captions.
+
+    Raises:
+        SpecError: some are on these, others on those.
+    """
+    kinds: dict[str, str] = {}
+    for name in tasks.options:
+        entry = cast(TaskEntry, registry.find("task", name).entry)
+        kinds.setdefault(entry.data, entry.name)
+    if len(kinds) > 1:
+        raise SpecError(
+            f"'{kinds['items']}' is on items with labels, and '{kinds['captions']}' on images with captions; train "
+            "and measure them in recipes of their own."
+        )
+    return "items" in kinds
 
 
 def select_tasks(recipe: Recipe, registry: Registry) -> TaskSelection:

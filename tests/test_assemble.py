@@ -61,6 +61,28 @@ def test_a_backbone_that_is_not_what_it_said_is_refused(tiny_spec: Callable[...,
         assemble(wrong)
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (Capabilities(depth=5), "its depth is 5, and built it is 2"),
+        (Capabilities(image_size=64), "its image size is 64, and built it is 32"),
+        (Capabilities(class_token=False), "its class token is False, and built it is True"),
+    ],
+)
+def test_each_fact_that_was_declared_is_compared_with_what_was_built(
+    facts: Capabilities, told: str, tiny_spec: Callable[..., str]
+) -> None:
+    plan = resolve(tiny_spec(), ("itm",))
+    with pytest.raises(SpecError, match=f"'tiny-vit' says that {told}; report it"):
+        assemble(replace(plan, vision=replace(plan.vision, facts=facts)))
+
+
+def test_a_declared_grid_is_compared_with_what_was_built() -> None:
+    plan = resolve("timm:test_vit(image_size=32) + tiny-bert(layers=1), random both, lxmert(layers=1)", ("itm",))
+    with pytest.raises(SpecError, match=r"says that its grid is \(3, 3\), and built it is \(2, 2\)"):
+        assemble(replace(plan, vision=replace(plan.vision, facts=Capabilities(grid=(3, 3)))))
+
+
 @pytest.mark.parametrize("fusion", ["lxmert", "co-attention", "dual"])
 def test_every_fusion_head_is_assembled_with_the_tasks_that_it_can_serve(
     fusion: str, tiny_model: Callable[..., Any]

@@ -219,7 +219,7 @@ def test_later_rules_win(line: str, held: list[str]) -> None:
     ],
 )
 def test_of_a_depth_that_only_the_build_knows_the_widest_range_holds(line: str, held: list[str]) -> None:
-    assert [str(part) for part in resolve(f"timm:resnet18 + bert-base, {line}").frozen] == held
+    assert [str(part) for part in resolve(f"timm:of_a_newer_timm + bert-base, {line}").frozen] == held
 
 
 def test_later_words_on_weights_win() -> None:
@@ -326,7 +326,7 @@ def test_a_backbone_that_cannot_describe_itself_is_told_with_its_plugin(describe
         "tiny-vit + tiny-bert, random both, frozen text[:-1], lxmert(layers=2, width=32, heads=2)",
         "timm:resnet18@abc + transformers:org/model, random vision, frozen fusion, co-attention",
         "deit-tiny + electra-small, frozen text.embeddings, frozen vision[:3]",
-        "timm:resnet18 + bert-base, frozen vision[:3], frozen vision[:-2]",
+        "timm:of_a_newer_timm + bert-base, frozen vision[:3], frozen vision[:-2]",
     ],
 )
 def test_the_canonical_spec_is_a_fixed_point(line: str) -> None:

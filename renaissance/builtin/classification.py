@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance.api import Batch, Encoded, Joint, ModelFacts, Pairs, TaskLoss, Views
+from renaissance.api import Batch, Encoded, ItemScorer, Joint, ModelFacts, Pairs, Score, TaskLoss, Views
+from renaissance.builtin.labels import Labels, SoftLabels
 from renaissance.builtin.task_entries import ClassificationOptions
 from renaissance.errors import DataError
 from renaissance.toolkit.attention import initialise
+from renaissance.toolkit.metrics import accuracy_score, finite
 
 
 class Classification(nn.Module):
@@ -25,12 +27,15 @@ class Classification(nn.Module):
     classifier of ViLT (arXiv 2102.03334).
     """
 
+    regions = paired = False
+
     def __init__(
         self, options: ClassificationOptions, *, model: ModelFacts, name: str, slots: int = 1, soft: bool = False
     ) -> None:
         super().__init__()
         assert model.joint is not None
         self.options, self.name, self.slots, self.soft = options, name, slots, soft
+        self.targets = SoftLabels(name, options.labels) if soft else Labels(name, options.labels)
         hidden = options.hidden or 2 * model.joint
         self.inner = nn.Linear(slots * model.joint, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -64,6 +69,25 @@ class Classification(nn.Module):
             gained = (logits.argmax(1) == targets).sum()
         count = torch.tensor(len(logits), device=logits.device)
         return TaskLoss(loss, count, metrics={"accuracy": (gained, count)})
+
+    def decide(self, encoded: Encoded, joint: Joint | None, batch: Batch) -> list[Tensor]:
+        """Return the logits fp32 [K] of each item."""
+        assert joint is not None
+        return list(self.predict(joint, batch.items, batch.slots))
+
+    def score(self, scorer: ItemScorer) -> list[Score]:
+        """Return the accuracy of the likeliest label, each item a unit."""
+        logits = finite(torch.stack(list(scorer.decisions(self.name))), what=self.name)
+        right = logits.argmax(1) == self.targets(scorer.items)
+        ties = ((logits == logits.amax(1, keepdim=True)).sum(1) > 1).double().mean().item()
+        counts = torch.bincount(self.targets(scorer.items))
+        chance = 100 * float(counts.max()) / len(right)
+        return [accuracy_score("accuracy", right.double(), units=torch.arange(len(right)), chance=chance, ties=ties)]
+
+    def submission(self, scorer: ItemScorer) -> list[dict[str, Any]]:
+        """Return the likeliest label of each item."""
+        chosen = [self.options.labels[int(logits.argmax())] for logits in scorer.decisions(self.name)]
+        return [{"id": item.id, "label": label} for item, label in zip(scorer.items, chosen, strict=True)]
 
     def predict(self, joint: Joint, items: Tensor, slots: Tensor) -> Tensor:
         """Return logits fp32 [I, K] of the items in rising order; items and slots int64 [P] say what each pair is."""

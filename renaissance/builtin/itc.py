@@ -1,4 +1,7 @@
-"""Image-text contrast: symmetric InfoNCE with a learned temperature. Letters: V images, T texts, W shared width."""
+"""Image-text contrast with a learned temperature: symmetric InfoNCE, or the sigmoid loss of SigLIP.
+
+Letters: V images, T texts, W shared width.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,15 @@ from torch import Tensor, nn
 from renaissance.api import Batch, Encoded, Joint, Modality, ModelFacts, Pairs, TaskLoss, Views
 from renaissance.builtin.task_entries import ItcOptions
 from renaissance.toolkit.distributed import gather, offset
-from renaissance.toolkit.losses import multi_positive_nce
+from renaissance.toolkit.losses import multi_positive_nce, sigmoid_pairs
 from renaissance.toolkit.pairing import first_of_equal, positives
 
-# CLIP's bound on the learned scale (arXiv 2103.00020).
+# CLIP's bound on the learned scale (arXiv 2103.00020). SigLIP has none, and its published scales pass this one.
 MAX_SCALE = 100.0
+# First values: 0.07 as in CLIP; scale 10 and bias -10 as in SigLIP (arXiv 2303.15343, section 3.2), so that training
+# starts near the share of true pairs.
+TEMPERATURE = {"softmax": 0.07, "sigmoid": 0.1}
+BIAS = -10.0
 
 
 class ImageTextContrast(nn.Module):
@@ -33,7 +40,9 @@ class ImageTextContrast(nn.Module):
         own = not model.shared_space
         self.vision_projection = Projection(options.vision_projection, model.vision, options) if own else nn.Identity()
         self.text_projection = Projection(options.text_projection, model.text, options) if own else nn.Identity()
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(options.temperature)))
+        temperature = TEMPERATURE[options.loss] if options.temperature is None else options.temperature
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.bias = nn.Parameter(torch.tensor(BIAS)) if options.loss == "sigmoid" else None
 
     def views(self, batch: Batch) -> Views:
         """Contrast reads plain inputs only."""
@@ -48,30 +57,53 @@ class ImageTextContrast(nn.Module):
         return F.normalize(projection(vectors).float(), dim=-1)
 
     def loss(self, encoded: Encoded, joint: Joint | None, pairs: Pairs | None, batch: Batch) -> TaskLoss:
-        """Return InfoNCE over this process's images and texts against those of all processes.
+        """Return the loss of this process's images and texts against those of all processes.
 
-        Publishes "similarity": this process's images against all texts [V, T of all], without gradient.
+        Publishes "similarity": this process's images against all texts [V, T of all], scaled, without the bias that
+        all pairs share, and without gradient.
         """
         images = self.embed(encoded.represent(encoded.vision, "vision"), "vision")
         texts = self.embed(encoded.represent(encoded.text, "text"), "text")
-        all_keys = gather(batch.text_keys)
-        start = offset(len(batch.text_keys), all_keys.device)
-        distinct = first_of_equal(all_keys)  # equal captions on two processes are one candidate
-        scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+        scale = self.scale
         with torch.autocast(images.device.type, enabled=False):  # bf16 logits are off by up to 0.06
             image_rows = scale * images @ gather(texts).T  # [V, T of all]
-            text_rows = scale * texts @ gather(images).T  # [T, V of all]
-            by_image = multi_positive_nce(image_rows, positives(batch.caption_keys, all_keys), distinct)
-            belongs = positives(gather(batch.caption_keys), batch.text_keys).T
-            by_text = multi_positive_nce(text_rows, belongs, torch.ones_like(belongs[0]))
-        by_text = by_text[distinct[start : start + len(by_text)]]
-        count = torch.tensor(len(by_image) + len(by_text), device=by_image.device)
+            if self.bias is None:
+                total, count = _softmax(image_rows, scale * texts @ gather(images).T, batch)
+            else:
+                total, count = _sigmoid(image_rows + self.bias, batch)
+        one = torch.ones((), device=scale.device)
+        bias = {} if self.bias is None else {"bias": (self.bias.detach(), one)}
         return TaskLoss(
-            by_image.sum() + by_text.sum(),
-            count,
+            total,
+            torch.tensor(count, device=total.device),
             published={"similarity": image_rows.detach()},
-            metrics={"temperature": (1 / scale.detach(), torch.ones((), device=scale.device))},
+            metrics={"temperature": (1 / scale.detach(), one), **bias},
         )
+
+    @property
+    def scale(self) -> Tensor:
+        """What similarities are multiplied by."""
+        bounded = self.log_scale.clamp(max=math.log(MAX_SCALE)) if self.bias is None else self.log_scale
+        return bounded.exp()
+
+
+def _softmax(image_rows: Tensor, text_rows: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    """Return InfoNCE both ways, summed, and the number of rows, from [V, T of all] and [T, V of all]."""
+    all_keys = gather(batch.text_keys)
+    distinct = first_of_equal(all_keys)  # equal captions on two processes are one candidate
+    by_image = multi_positive_nce(image_rows, positives(batch.caption_keys, all_keys), distinct)
+    belongs = positives(gather(batch.caption_keys), batch.text_keys).T
+    by_text = multi_positive_nce(text_rows, belongs, torch.ones_like(belongs[0]))
+    start = offset(len(batch.text_keys), all_keys.device)
+    by_text = by_text[distinct[start : start + len(by_text)]]
+    return by_image.sum() + by_text.sum(), len(by_image) + len(by_text)
+
+
+def _sigmoid(logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    """Return the sigmoid loss of all pairs [V, T of all], summed, and the number of images."""
+    all_keys = gather(batch.text_keys)
+    losses = sigmoid_pairs(logits, positives(batch.caption_keys, all_keys), first_of_equal(all_keys))
+    return losses.sum(), len(losses)
 
 
 class Projection(nn.Module):

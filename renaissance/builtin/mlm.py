@@ -32,7 +32,7 @@ class MaskedLanguageModelling(nn.Module):
         self.pieces: Tensor | None
         self.register_buffer("pieces", _pieces(model.tokenizer) if options.whole_word else None, persistent=False)
         width = model.fused_text
-        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
+        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=options.norm_eps))
         self.decoder = nn.Linear(width, model.tokenizer.vocabulary)
         initialise(self)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field, JsonValue
 
-from renaissance.api import UNKNOWN, BackboneEntry, Capabilities, Options
+from renaissance.api import UNKNOWN, BackboneEntry, Capabilities, Options, Unknown
+from renaissance.builtin.described import TextRow, VisionRow, tags_of, text_facts, text_row, vision_facts, vision_row
 
 
 class OpenClipVisionOptions(Options):
@@ -34,28 +37,65 @@ class OpenClipTextOptions(Options):
     )
 
 
+TEXT_REFUSED = (
+    "its tokens attend only to those before them, or to the padding of their text; use its vision tower as the base"
+)
+
+
 def describe_vision(options: OpenClipVisionOptions) -> Capabilities:
-    """Return what is known of a vision tower before it is built: little, as open_clip must not be imported for it."""
+    """Return what is known of a vision tower without open_clip: what the table that ships says, at these options.
+
+    Raises:
+        SpecError: the tower cannot be a backbone, cannot be cut, or does not take images of that size.
+    """
+    row = None if options.overrides else vision_row("open-clip", options.model)
+    pretrained = _pretrained(options, row)
+    if row is not None:
+        name = f"open-clip:{options.model}"
+        facts = vision_facts(row, name, own=row.image_size, image_size=options.image_size, layers=options.layers)
+        return replace(facts, pretrained=pretrained)
     return Capabilities(
         depth=UNKNOWN if options.layers is None else options.layers,
         image_size=UNKNOWN if options.image_size is None else options.image_size,
         patch_size=UNKNOWN,
         any_resolution=UNKNOWN,
         grid=UNKNOWN,
-        pretrained=options.revision is not None and not options.overrides,
+        size_step=UNKNOWN,
+        pretrained=pretrained,
     )
 
 
 def describe_text(options: OpenClipTextOptions) -> Capabilities:
-    """Return what is known of a text tower before it is built: little, as open_clip must not be imported for it."""
+    """Return what is known of a text tower without open_clip: what the table that ships says, at these options.
+
+    Raises:
+        SpecError: the tower cannot be a backbone, or cannot be cut.
+    """
+    row = None if options.overrides else text_row("open-clip", options.model)
+    pretrained = _pretrained(options, row)
+    if row is not None:
+        facts = text_facts(row, f"open-clip:{options.model}", layers=options.layers)
+        return replace(facts, pretrained=pretrained, positions="absolute", base=False, refused=TEXT_REFUSED)
     return Capabilities(
         depth=UNKNOWN if options.layers is None else options.layers,
         layered=True,
         class_token=False,
         max_tokens=UNKNOWN,
         vocabulary=UNKNOWN,
-        pretrained=options.revision is not None and not options.overrides,
+        pretrained=pretrained,
+        positions="absolute",
+        base=False,
+        refused=TEXT_REFUSED,
     )
+
+
+def _pretrained(
+    options: OpenClipVisionOptions | OpenClipTextOptions, row: VisionRow | TextRow | None
+) -> bool | Unknown:
+    """Return whether there are weights of the tag; a tag that the table does not know may be new in open_clip."""
+    if options.revision is None or options.overrides:
+        return False
+    return True if row is not None and options.revision in tags_of(row) else UNKNOWN
 
 
 BACKBONES = (

@@ -1,73 +1,28 @@
 """The three kinds of vision towers in open_clip, each as embed, blocks and finish.
 
-Letters in shapes: V images, N tokens, D width, H and W rows and columns of a feature map.
+Letters in shapes: V images, N tokens of the image, S those of a joint sequence, D width, H and W rows and columns of
+a feature map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
+import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
-from renaissance.builtin.timm_library import enumeration_of
-from renaissance.builtin.timm_vision import has_class_token, row_major, token_grid, vit_embeddings
+from renaissance.api import Positions
+from renaissance.builtin.open_clip_kind import POOLINGS, Kind, Output, Pooling, State
+from renaissance.builtin.open_clip_timm import TimmKind
+from renaissance.builtin.timm_blocks import Calls, Place
+from renaissance.builtin.vision_base import check_side
 from renaissance.errors import CapabilityError
 from renaissance.toolkit.building import LooseParameters
-
-State = tuple[Tensor, Tensor | None]
-Pooling = Literal["projected", "pooled", "mean"]
-POOLINGS: tuple[Pooling, ...] = ("projected", "pooled", "mean")
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """tokens [V, N, D] after the final norm; `before` is what the tower itself pools, in its own shape."""
-
-    tokens: Tensor
-    before: Tensor
-    grid: tuple[int, int] | None
-    class_token: bool
-
-
-class Kind(Protocol):
-    """How a kind of tower is run; the tower itself is the first argument of each method."""
-
-    def blocks(self, visual: Any) -> Sequence[nn.Module]:
-        """Return the blocks in order; none for towers that are no fold of equal blocks."""
-        ...
-
-    def embeddings(self, visual: Any) -> Sequence[nn.Module]:
-        """Return what comes before the blocks."""
-        ...
-
-    def final(self, visual: Any) -> Sequence[nn.Module]:
-        """Return what comes after the blocks."""
-        ...
-
-    def cut(self, visual: Any, depth: int) -> None:
-        """Keep the first blocks."""
-        ...
-
-    def embed(self, visual: Any, pixels: Tensor) -> State:
-        """Return the state before the first block of pixels [V, 3, H, W]."""
-        ...
-
-    def step(self, visual: Any, index: int, state: State) -> State:
-        """Run one block."""
-        ...
-
-    def finish(self, visual: Any, state: State) -> Output:
-        """Return what comes after the last block."""
-        ...
-
-    def pool(self, visual: Any, output: Output, pooling: Pooling) -> Tensor:
-        """Return the tower's vector [V, D'] with its projection, before it, or the mean of the grid."""
-        ...
+from renaissance.toolkit.layered import Call
 
 
 class TransformerKind:
@@ -92,23 +47,55 @@ class TransformerKind:
         """Keep the first blocks."""
         visual.transformer.resblocks = visual.transformer.resblocks[:depth]
 
+    def positions(self, visual: VisionTransformer) -> Positions | None:
+        """Say that a table tells tokens apart, which is added to them; CoCa's tokens are those of its pooling."""
+        return "absolute" if visual.attn_pool is None else None
+
     def embed(self, visual: VisionTransformer, pixels: Tensor) -> State:
         """Return class and patch tokens [V, N, D]."""
-        return visual._embeds(pixels), None
+        return visual._embeds(pixels), self.join(visual, None)
 
-    def step(self, visual: VisionTransformer, index: int, state: State) -> State:
-        """Run one block."""
-        return visual.transformer.resblocks[index](state[0]), None
+    def join(self, visual: VisionTransformer, place: Place | None) -> Calls:
+        """Return one call for all blocks: padding is attended to by none."""
+        blocks = visual.transformer.resblocks
+        arguments = {} if place is None else {"attn_mask": _headwise(place.padding, blocks[0].attn.num_heads)}
+        return (Call((), arguments),) * len(blocks)
 
-    def finish(self, visual: VisionTransformer, state: State) -> Output:
+    def norm(self, visual: VisionTransformer, hidden: Tensor) -> Tensor:
+        """Return tokens [V, S, D] after the final norm."""
+        tokens: Tensor = visual.ln_post(hidden)
+        return tokens
+
+    def finish(self, visual: VisionTransformer, hidden: Tensor) -> Output:
         """Return the tokens after the final norm."""
-        tokens = state[0]
         if visual.attn_pool is None:
-            return Output(visual.ln_post(tokens), tokens, visual.grid_size, visual.pool_type == "tok")
+            return Output(visual.ln_post(hidden), hidden, visual.grid_size, visual.pool_type == "tok")
         if visual.attn_pool_contrastive is None:
-            pooled = visual.ln_post(visual.attn_pool(tokens))
+            pooled = visual.ln_post(visual.attn_pool(hidden))
             return Output(pooled, pooled, None, visual.pool_type == "tok")
-        return Output(visual.attn_pool(visual.ln_post(tokens)), tokens, None, False)
+        return Output(visual.attn_pool(visual.ln_post(hidden)), hidden, None, False)
+
+    def keep_tokens(self, visual: VisionTransformer) -> None:
+        """Drop the projection."""
+        visual.proj = None
+
+    def keep_embeddings(self, visual: VisionTransformer) -> None:
+        """Drop the blocks, the final norm and the projection."""
+        visual.transformer.resblocks, visual.ln_post, visual.proj = nn.ModuleList(), nn.Identity(), None
+
+    def resize(self, visual: VisionTransformer, size: int) -> tuple[int, int]:
+        """Interpolate the table of positions to images of `size` pixels a side, as open_clip does for weights."""
+        side = visual.patch_size[0]
+        check_side("This open_clip tower", size, side)
+        rows, columns = visual.grid_size
+        table = visual.positional_embedding
+        grid = table[1:].T.reshape(1, -1, rows, columns)  # [1, D, rows, columns]
+        new = (size // side, size // side)
+        visual.grid_size, visual.image_size = new, (size, size)
+        grid = functional.interpolate(grid, size=new, mode="bicubic", antialias=True)
+        longer = torch.cat((table[:1], grid.flatten(2)[0].T))
+        visual.positional_embedding = nn.Parameter(longer, requires_grad=table.requires_grad)
+        return new
 
     def pool(self, visual: VisionTransformer, output: Output, pooling: Pooling) -> Tensor:
         """Return the image feature."""
@@ -142,19 +129,37 @@ class ResNetKind:
     def cut(self, visual: ModifiedResNet, depth: int) -> None:
         """Keep all: there is nothing to cut."""
 
+    def positions(self, visual: ModifiedResNet) -> Positions | None:
+        """Say that it is no base: it has no blocks that take other tokens."""
+        return None
+
     def embed(self, visual: ModifiedResNet, pixels: Tensor) -> State:
         """Return the last feature map [V, D, H, W]."""
         x = visual.stem(pixels)
-        return visual.layer4(visual.layer3(visual.layer2(visual.layer1(x)))), None
+        return visual.layer4(visual.layer3(visual.layer2(visual.layer1(x)))), ()
 
-    def step(self, visual: ModifiedResNet, index: int, state: State) -> State:
-        """Refuse: there are no blocks."""
-        raise CapabilityError("A ResNet has no blocks to run one by one. Choose a transformer for that.")
+    def join(self, visual: ModifiedResNet, place: Place | None) -> Calls:
+        """Return none: there are no blocks."""
+        return ()
 
-    def finish(self, visual: ModifiedResNet, state: State) -> Output:
+    def norm(self, visual: ModifiedResNet, hidden: Tensor) -> Tensor:
+        """Return them as they are."""
+        return hidden
+
+    def finish(self, visual: ModifiedResNet, hidden: Tensor) -> Output:
         """Return the feature map row by row."""
-        maps = state[0]
-        return Output(maps.flatten(2).transpose(1, 2), maps, (maps.shape[2], maps.shape[3]), False)
+        return Output(hidden.flatten(2).transpose(1, 2), hidden, (hidden.shape[2], hidden.shape[3]), False)
+
+    def keep_tokens(self, visual: ModifiedResNet) -> None:
+        """Drop the attention that pools."""
+        visual.attnpool = nn.Identity()
+
+    def keep_embeddings(self, visual: ModifiedResNet) -> None:
+        """Keep all: nothing comes before the blocks."""
+
+    def resize(self, visual: ModifiedResNet, size: int) -> tuple[int, int]:
+        """Refuse: the table in its pooling has one size."""
+        raise CapabilityError("A ResNet of open_clip keeps its image size. Build it with another image_size.")
 
     def pool(self, visual: ModifiedResNet, output: Output, pooling: Pooling) -> Tensor:
         """Return the image feature."""
@@ -164,63 +169,10 @@ class ResNetKind:
         return vector
 
 
-class TimmKind:
-    """A model of the timm library with open_clip's projection."""
-
-    def blocks(self, visual: TimmModel) -> Sequence[nn.Module]:
-        """Return the blocks of a ViT-like trunk."""
-        return tuple(visual.trunk.blocks) if enumeration_of(visual.trunk) else ()
-
-    def embeddings(self, visual: TimmModel) -> Sequence[nn.Module]:
-        """Return what comes before the blocks of a ViT-like trunk."""
-        return vit_embeddings(visual.trunk) if enumeration_of(visual.trunk) else ()
-
-    def final(self, visual: TimmModel) -> Sequence[nn.Module]:
-        """Return the last norm and the poolers of a ViT-like trunk."""
-        if not enumeration_of(visual.trunk):
-            return ()
-        after = [getattr(visual.trunk, name, None) for name in ("norm", "attn_pool", "fc_norm", "head")]
-        return *(module for module in after if isinstance(module, nn.Module)), visual.head
-
-    def cut(self, visual: TimmModel, depth: int) -> None:
-        """Keep the first blocks of a ViT-like trunk."""
-        if enumeration_of(visual.trunk):
-            visual.trunk.blocks = visual.trunk.blocks[:depth]
-
-    def embed(self, visual: TimmModel, pixels: Tensor) -> State:
-        """Return tokens before the first block, or what a trunk without blocks gives."""
-        enumeration = enumeration_of(visual.trunk)
-        return enumeration.embed(visual.trunk, pixels) if enumeration else (visual.trunk.forward_features(pixels), None)
-
-    def step(self, visual: TimmModel, index: int, state: State) -> State:
-        """Run one block."""
-        enumeration = enumeration_of(visual.trunk)
-        if enumeration is None:
-            raise CapabilityError("This tower has no blocks to run one by one. Choose a transformer for that.")
-        return enumeration.step(visual.trunk, index, state)
-
-    def finish(self, visual: TimmModel, state: State) -> Output:
-        """Return the tokens after the trunk's final norm."""
-        features = visual.trunk.norm(state[0]) if enumeration_of(visual.trunk) else state[0]
-        grid = token_grid(visual.trunk, features, visual.image_size)
-        tokens = row_major(visual.trunk, features)
-        prefix = 0 if grid is None else tokens.shape[1] - grid[0] * grid[1]
-        return Output(tokens, features, grid, prefix > 0 and has_class_token(visual.trunk))
-
-    def pool(self, visual: TimmModel, output: Output, pooling: Pooling) -> Tensor:
-        """Return the image feature."""
-        match pooling:
-            case "projected":
-                vector: Tensor = visual.head(visual.trunk.forward_head(output.before))
-                return vector
-            case "pooled":
-                # without a classifier the trunk has no projection to stop before, and some then know no pre_logits
-                projects = visual.trunk.num_classes and not isinstance(visual.trunk.head, nn.Identity)
-                stop = {"pre_logits": True} if projects else {}
-                before: Tensor = visual.trunk.forward_head(output.before, **stop)
-                return before
-            case "mean":
-                return output.tokens[:, 0] if output.class_token else output.tokens.mean(dim=1)
+def _headwise(padding: Tensor, heads: int) -> Tensor:
+    """Return padding [V, 1, 1, S] as torch's own attention takes it: [V * heads, S, S]."""
+    length = padding.shape[-1]
+    return padding.expand(-1, heads, length, -1).reshape(-1, length, length)
 
 
 def kind_of(visual: nn.Module) -> Kind:

@@ -7,6 +7,9 @@ context and see the padding, so they are always given all of it. Either way padd
 
 Towers that are a Hugging Face model (such as roberta-ViT-B-32) are refused: `transformers:` builds these.
 
+No one-tower model is based on such a tower: the tokens of one kind attend only to those before them, those of the other
+to padding. Its embeddings can be the words of one.
+
 Letters in shapes: T texts, L tokens, D width.
 """
 
@@ -20,7 +23,7 @@ from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional
 
-from renaissance.api import Features, SavedBackbone, TextInput, Weights
+from renaissance.api import Features, Positions, SavedBackbone, TextInput, Weights
 from renaissance.builtin.open_clip_library import (
     chosen_config,
     create_tower,
@@ -53,6 +56,7 @@ class OpenClipText(nn.Module):
     """The text tower of an open_clip model. Token 0 stands for nothing: the pooled vector is at the end of the text."""
 
     class_token = False
+    positions: Positions = "absolute"
 
     def __init__(
         self, tower: Any, processor: OpenClipTokenizer, *, facts: Mapping[str, Any], revision: str | None = None
@@ -106,7 +110,7 @@ class OpenClipText(nn.Module):
 
     def embed(self, inputs: TextInput) -> State:
         """Return the state before the first block."""
-        self._check(inputs)
+        self._check(inputs, padded=self._full_context)
         pad = self.processor.facts.pad_id
         missing = self.tower.context_length - inputs.mask.shape[1] if self._full_context else 0
         token_ids = functional.pad(inputs.token_ids.masked_fill(~inputs.mask, pad), (0, missing), value=pad)
@@ -140,18 +144,37 @@ class OpenClipText(nn.Module):
             pooled = projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
         return Features(tokens[:, : state.mask.shape[1]], state.mask, pooled)
 
+    def embedded(self, inputs: TextInput) -> Features:
+        """Return words with their positions [T, L, D], before the first block.
+
+        Raises:
+            SpecError: L is greater than the context.
+            CapabilityError: the texts have segments.
+        """
+        self._check(inputs, padded=False)
+        words = self.tower.token_embedding(inputs.token_ids) if inputs.embeddings is None else inputs.embeddings
+        return Features(words + self.tower.positional_embedding[: words.shape[1]], inputs.mask)
+
+    def keep_embeddings(self) -> None:
+        """Drop the blocks and what follows them, for good: `embedded` is all that still works."""
+        self.tower.transformer.resblocks, self.tower.ln_final = nn.ModuleList(), nn.Identity()
+        self.tower.text_projection = self.tower.cls_emb = None
+        self.tower.positional_embedding = nn.Parameter(self.tower.positional_embedding[: self.tower.context_length])
+        self._facts["embeddings_only"] = True
+
     def save(self, folder: Path) -> Mapping[str, Any]:
         """Write the tokenizer's files into `folder`; return the config from which `build` builds the tower again."""
         self.processor.save(folder)
         return {**self._facts, "commit": self.revision}
 
-    def _check(self, inputs: TextInput) -> None:
+    def _check(self, inputs: TextInput, *, padded: bool) -> None:
+        """Refuse what the tower cannot read; `padded`: it is to read its padding as well."""
         name, length = f"open-clip:{self._facts['model']}", inputs.mask.shape[1]
         if length > self.tower.context_length:
             raise SpecError(f"{name} reads {self.tower.context_length} tokens, not {length}. Shorten the texts.")
         if inputs.segment_ids is not None:
             raise CapabilityError(f"{name} knows no segments. Give it one text at a time.")
-        if inputs.embeddings is not None and self._full_context:
+        if inputs.embeddings is not None and padded:
             raise CapabilityError(
                 f"{name} reads its padding from token ids, so it takes no embeddings. Choose another."
             )
@@ -200,7 +223,10 @@ def _rebuild(saved: SavedBackbone) -> OpenClipText:
         tower = build_empty(lambda: _created(facts["config"]))
         tower.transformer.resblocks = tower.transformer.resblocks[: facts["depth"]]
         drop_parts(tower, facts["unused"])
-        return OpenClipText(tower, processor, facts=facts, revision=saved.config.get("commit"))
+        backbone = OpenClipText(tower, processor, facts=facts, revision=saved.config.get("commit"))
+        if facts.get("embeddings_only", False):
+            backbone.keep_embeddings()
+        return backbone
     except Exception as error:  # whatever fails here, the saved config and the installed open_clip do not fit
         raise ModelFileError(
             f"The saved config of an open_clip tower does not fit the installed open_clip ({type(error).__name__}: "

@@ -63,8 +63,13 @@ class OpenClipTokenizer:
             raise SpecError(f"open-clip:{model}: vocab_size={vocabulary} is less than its tokenizer has. Drop it.")
         return found
 
-    def __call__(self, texts: Sequence[str]) -> TextInput:
-        """Return ids int64 [T, L] and their mask [T, L], padded to the longest of these texts."""
+    def __call__(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> TextInput:
+        """Return ids int64 [T, L] and their mask [T, L], padded to the longest of these texts.
+
+        The two texts of a pair stand one after the other, as these models know no segments.
+        """
+        if seconds is not None:
+            texts = [f"{first} {second}" for first, second in zip(texts, seconds, strict=True)]
         token_ids = self._tokenizer(list(texts))
         positions = torch.arange(token_ids.shape[1])
         # the last token that is no padding ends a text: CLIP's padding id is also that of a word, "!"

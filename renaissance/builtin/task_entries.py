@@ -11,6 +11,7 @@ from renaissance.errors import SpecError
 
 Projection = Literal["linear", "residual"]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Epsilon = Annotated[float, Field(gt=0.0, le=0.01)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -22,6 +23,7 @@ class MlmOptions(Options):
     at_least_one: bool = Field(
         False, description="Predict at least one token of each caption (short captions often have none)."
     )
+    norm_eps: Epsilon = Field(1e-12, description="What the head's LayerNorm adds to the variance.")
 
 
 class ItmOptions(Options):
@@ -41,7 +43,12 @@ class ItcOptions(Options):
     hidden: Annotated[int, Field(ge=1, le=65_536)] = Field(512, description="Hidden width of that MLP.")
     dropout: Rate = Field(0.0, description="Dropout inside that MLP, in training.")
     feature_dropout: Rate = Field(0.0, description="Dropout of the towers' vectors before projection, in training.")
-    temperature: Annotated[float, Field(gt=0.0, le=10.0)] = Field(0.07, description="First value; it is learned.")
+    loss: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="InfoNCE over the batch (CLIP), or each pair by itself, with a learned bias (SigLIP)."
+    )
+    temperature: Annotated[float, Field(gt=0.0, le=10.0)] | None = Field(
+        None, description="First value; it is learned. null: 0.07, or 0.1 with the sigmoid loss."
+    )
 
 
 class RetrievalOptions(Options):
@@ -100,7 +107,7 @@ TASKS = (
     ),
     TaskEntry(
         name="itc",
-        summary="Image-text contrast: symmetric InfoNCE over all processes, every caption of an image a positive",
+        summary="Image-text contrast: InfoNCE or sigmoid loss over all processes, every caption of an image a positive",
         factory="renaissance.builtin.itc:ImageTextContrast",
         options=ItcOptions,
         tiny={"width": 32},
@@ -122,7 +129,8 @@ TASKS = (
         factory="renaissance.builtin.classification:vqa",
         options=VqaOptions,
         outputs=frozenset({"pooled"}),
-        fields=("vqa",),
+        data="items",
+        layouts=("vqav2", "gqa"),
         evaluates=False,
     ),
     TaskEntry(
@@ -131,8 +139,8 @@ TASKS = (
         factory="renaissance.builtin.classification:nlvr2",
         options=ClassificationOptions,
         outputs=frozenset({"pooled"}),
-        fields=("nlvr2",),
+        data="items",
+        layouts=("nlvr2",),
         slots=2,
-        evaluates=False,
     ),
 )

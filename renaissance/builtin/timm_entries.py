@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field, JsonValue
 
 from renaissance.api import UNKNOWN, BackboneEntry, Capabilities, Options
+from renaissance.builtin.described import tags_of, vision_facts, vision_row, without_numbers
+
+# an override with which timm builds a model of another class
+CHANGES_KIND = frozenset({"use_naflex"})
 
 
 class TimmOptions(Options):
@@ -25,7 +31,28 @@ class TimmOptions(Options):
 
 
 def describe(options: TimmOptions) -> Capabilities:
-    """Return what is known of a timm model before it is built: little, as timm must not be imported for it."""
+    """Return what is known of a timm model without timm: what the table that ships says, at these options.
+
+    Raises:
+        SpecError: the model cannot be a backbone, cannot be cut, or does not take images of that size.
+    """
+    architecture, _, tag = options.model.partition(".")
+    row = vision_row("timm", architecture)
+    if row is None or CHANGES_KIND & set(options.overrides):
+        return _unknown(options)
+    name, tags = f"timm:{options.model}", tags_of(row)
+    if options.overrides:  # with these, sizes and cuts are for the build to check
+        facts = without_numbers(vision_facts(row, name, own=row.image_size), options.layers)
+        side = facts.image_size if options.image_size is None else options.image_size
+        return replace(facts, image_size=side, pretrained=False)
+    # timm may have weights that the table does not know, for images of another size
+    side = tags.get(tag, None if tag else row.image_size)
+    facts = vision_facts(row, name, own=side, image_size=options.image_size, layers=options.layers)
+    return replace(facts, pretrained=UNKNOWN if tag and tag not in tags else bool(tags))
+
+
+def _unknown(options: TimmOptions) -> Capabilities:
+    """Return what the options alone say of a model that the table does not hold."""
     return Capabilities(
         depth=UNKNOWN if options.layers is None else options.layers,
         image_size=UNKNOWN if options.image_size is None else options.image_size,

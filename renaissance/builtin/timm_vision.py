@@ -128,7 +128,9 @@ def _measure(model: Any, processor: ImageProcessor, name: str, options: TimmOpti
 def _probe(model: Any, processor: ImageProcessor, name: str) -> Tensor:
     """Return what the model makes of one image, [1, N, D], [1, D, H, W] or [1, H, W, D], with its graph."""
     shape = (1, 3, *processor.image_size)
-    pixels = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+    # the device is named, as transformers swaps torch.linspace while it loads: the context of a device, which notes
+    # torch's functions at its first use, then no longer knows it
+    pixels = torch.linspace(-1, 1, math.prod(shape), device=next(model.parameters()).device).reshape(shape)
     was_training = model.training
     model.eval()
     try:
@@ -148,8 +150,9 @@ def token_grid(model: Any, output: Tensor, image_size: tuple[int, int]) -> tuple
     if output.dim() == 4:
         rows, columns = output.shape[1:3] if getattr(model, "output_fmt", "NCHW") == "NHWC" else output.shape[2:]
         return rows, columns
-    prefix = getattr(model, "num_prefix_tokens", 1 if has_class_token(model) else 0)
-    cells = output.shape[1] - prefix
+    cells = output.shape[1] - getattr(model, "num_prefix_tokens", max(map(len, _class_tokens(model)), default=0))
+    if cells < 1:
+        return None
     reduction = model.feature_info[-1]["reduction"] if getattr(model, "feature_info", None) else 1
     height, width = image_size
     candidates = (
@@ -165,7 +168,13 @@ def token_grid(model: Any, output: Tensor, image_size: tuple[int, int]) -> tuple
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether the model has a class token, which then is token 0."""
-    return any(name.rpartition(".")[2] == "cls_token" for name, _ in model.named_parameters())
+    return bool(_class_tokens(model))
+
+
+def _class_tokens(model: nn.Module) -> list[Tensor]:
+    """Return its class tokens [1, D], or several in one tensor; models of several scales (CoaT) number theirs."""
+    named = ((name.rpartition(".")[2], parameter) for name, parameter in model.named_parameters())
+    return [parameter.flatten(0, -2) for name, parameter in named if name.rstrip("0123456789") == "cls_token"]
 
 
 def _move_norm_to_tokens(model: Any) -> None:

@@ -13,11 +13,10 @@ from renaissance.builtin.transformers_options import (
     SwinOptions,
     TextOptions,
     VisionOptions,
-    describe_swin,
     describe_text,
-    describe_vision,
     with_defaults,
 )
+from renaissance.builtin.transformers_vision_describing import describe_swin, describe_vision
 
 TEXT_FACTORY = "renaissance.builtin.transformers_text:build"
 VISION_FACTORY = "renaissance.builtin.transformers_vision:build"
@@ -178,6 +177,19 @@ TEXT = (
         _sizes(12, 768, 12, 3072, max_tokens=512),
     ),
     _text(
+        Published(
+            "roberta-large",
+            "FacebookAI/roberta-large",
+            "roberta",
+            24,
+            config={"type_vocab_size": 1, "layer_norm_eps": 1e-5},
+            trained_on=("BooksCorpus", "Wikipedia", "CC-News", "OpenWebText", "Stories"),
+            vocabulary=50265,
+        ),
+        "RoBERTa-large.",
+        _sizes(24, 1024, 16, 4096, max_tokens=512),
+    ),
+    _text(
         Published("tiny-bert", None, "bert", 3),
         "A small BERT for work on a CPU, with the WordPiece that ships with renaissance; random weights.",
         _sizes(3, 128, 4, 256, max_tokens=64, tokenizer="renaissance", pooling="mean"),
@@ -197,7 +209,7 @@ LIBRARIES = (
     ),
     BackboneEntry(
         name="transformers",
-        summary="ViT, DeiT, DINO, DINOv2, BEiT, Swin, SigLIP and CLIP vision encoders of Hugging Face transformers.",
+        summary="Vision encoders of Hugging Face transformers: ViT, DINO, BEiT, CLIP, Swin, ConvNeXt, ResNet ...",
         factory=VISION_FACTORY,
         options=LibraryVisionOptions,
         tiny={"model": "vit", **TINY_VISION},

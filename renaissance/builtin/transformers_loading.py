@@ -130,13 +130,17 @@ def model_class(source_name: str, config: PreTrainedConfig) -> Any:
     Raises:
         UnknownComponentError: the library has no encoder for it.
     """
-    try:
-        return transformers.MODEL_MAPPING[type(config)]
-    except KeyError:
+    if type(config) in transformers.MODEL_MAPPING:
+        found = transformers.MODEL_MAPPING[type(config)]
+        return found[0] if isinstance(found, (list, tuple)) else found
+    # the halves of models with two towers are in none of the library's tables
+    cls = getattr(transformers, type(config).__name__.removesuffix("Config") + "Model", None)
+    if cls is None:
         raise UnknownComponentError(
             f"{source_name}: transformers has no encoder for the model type {config.model_type!r}. "
             "Choose another model."
-        ) from None
+        )
+    return cls
 
 
 def initialised(cls: Any, config: PreTrainedConfig, **arguments: Any) -> nn.Module:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, create_model
+from pydantic import Field, JsonValue, create_model
 
-from renaissance.api import UNKNOWN, Capabilities, Options, Positions
+from renaissance.api import UNKNOWN, Capabilities, Options
 from renaissance.builtin.transformers_text_positions import NO_BASES, TEXT_POSITIONS
 from renaissance.errors import SpecError
 
@@ -30,6 +30,7 @@ MLP_WIDTH = "Hidden channels of a block's MLP."
 DROPOUT = "Probability of dropout in training, on hidden states and attention weights."
 IMAGE_SIZE = "Height and width of the input in pixels; position tables of pretrained weights are resized to it."
 PATCH_SIZE = "Height and width of a patch in pixels."
+POOLER = "Keep the model's own pooler: what `dual` and `itc` read then is its vector, and not a token or a mean."
 MAX_TOKENS = "Longest text in tokens, special ones included; longer ones are truncated."
 POOLING = "What stands for the whole text: the first token, the last real one, or the mean of the real tokens."
 TOKENIZER = (
@@ -69,6 +70,7 @@ class TextOptions(Options):
     mlp_width: int | None = Field(default=None, ge=1, description=MLP_WIDTH)
     max_tokens: int | None = Field(default=None, ge=3, description=MAX_TOKENS)
     dropout: float | None = Field(default=None, ge=0, lt=1, description=DROPOUT)
+    pooler: bool = Field(default=False, description=POOLER)
 
 
 class VisionOptions(Options):
@@ -83,6 +85,7 @@ class VisionOptions(Options):
     heads: int | None = Field(default=None, ge=1, description=HEADS)
     mlp_width: int | None = Field(default=None, ge=1, description=MLP_WIDTH)
     dropout: float | None = Field(default=None, ge=0, lt=1, description=DROPOUT)
+    pooler: bool = Field(default=False, description=POOLER)
 
 
 class SwinOptions(Options):
@@ -100,6 +103,7 @@ class SwinOptions(Options):
 
 
 MODEL = "A model on the Hub ('org/name') or a folder; with random weights also a bare model type, such as {}."
+OVERRIDES = "Fields of the model's own config (depths, hidden_sizes, embed_dim ..), with random weights only."
 REVISION = "Branch, tag or commit on the Hub; null: its main branch."
 
 
@@ -108,6 +112,7 @@ class LibraryTextOptions(TextOptions):
 
     model: str = Field(min_length=1, description=MODEL.format("'bert'"))
     revision: str | None = Field(default=None, description=REVISION)
+    overrides: dict[str, JsonValue] = Field(default_factory=dict, description=OVERRIDES)
 
 
 class LibraryVisionOptions(VisionOptions):
@@ -115,6 +120,7 @@ class LibraryVisionOptions(VisionOptions):
 
     model: str = Field(min_length=1, description=MODEL.format("'vit'"))
     revision: str | None = Field(default=None, description=REVISION)
+    overrides: dict[str, JsonValue] = Field(default_factory=dict, description=OVERRIDES)
 
 
 _Options = TypeVar("_Options", bound=Options)
@@ -149,7 +155,12 @@ def check(options: Any) -> None:
     if options.width and options.heads and options.width % options.heads:
         raise SpecError(
             f"{name}: heads={options.heads} does not divide width={options.width}. "
-            f"Use width={_nearest_multiple(options.width, options.heads)} or heads={_nearest_divisor(options)}."
+            f"Use width={nearest_multiple(options.width, options.heads)} or heads={_nearest_divisor(options)}."
+        )
+    if isinstance(options, TextOptions) and options.pooler and options.pooling not in (None, "first"):
+        raise SpecError(
+            f"{name}: the pooler reads the first token, and pooling is {options.pooling!r}. Say pooling='first', or "
+            "leave pooler out."
         )
     if isinstance(options, VisionOptions) and options.image_size and options.patch_size:
         _check_patches(name, options.image_size, options.patch_size)
@@ -157,7 +168,7 @@ def check(options: Any) -> None:
 
 def _check_patches(name: str, image_size: int, patch_size: int) -> None:
     if image_size % patch_size:
-        fitting = _nearest_multiple(image_size, patch_size)
+        fitting = nearest_multiple(image_size, patch_size)
         raise SpecError(
             f"{name}: image_size={image_size} is no multiple of patch_size={patch_size}. Use image_size={fitting}."
         )
@@ -179,12 +190,13 @@ def _check_swin(options: SwinOptions) -> None:
     if options.width % step:
         raise SpecError(
             f"{name}: width={options.width} cannot be divided over heads={options.heads} in {stages} stages. "
-            f"Use width={_nearest_multiple(options.width, step)}."
+            f"Use width={nearest_multiple(options.width, step)}."
         )
     _check_patches(name, options.image_size, options.patch_size * 2 ** (stages - 1))
 
 
-def _nearest_multiple(value: int, of: int) -> int:
+def nearest_multiple(value: int, of: int) -> int:
+    """Return the multiple nearest to the value, at least one."""
     return max(of, round(value / of) * of)
 
 
@@ -201,7 +213,7 @@ def describe_text(options: TextOptions) -> Capabilities:
     """
     check(options)
     known = options.published
-    model_type = _model_type(options)
+    model_type = model_type_of(options)
     vocabulary = SHIPPED_VOCABULARY if options.tokenizer == SHIPPED_TOKENIZER else UNKNOWN
     if known and options.tokenizer is None:
         vocabulary = known.vocabulary or UNKNOWN
@@ -220,81 +232,9 @@ def describe_text(options: TextOptions) -> Capabilities:
     )
 
 
-def _model_type(options: TextOptions) -> str:
+def model_type_of(options: TextOptions | VisionOptions) -> str:
     """Return the model type that the options name without the Hub, or the name of the model on it."""
     if options.published is not None:
         return options.published.model_type
     model: str = getattr(options, "model", "")
     return "" if Path(model).is_dir() else model
-
-
-# positions of the model types that have one way whatever their config says
-POSITIONS: Mapping[str, Positions] = {
-    "vit": "absolute",
-    "deit": "absolute",
-    "dinov2": "absolute",
-    "dinov2_with_registers": "absolute",
-    "clip": "absolute",
-    "clip_vision_model": "absolute",
-    "siglip": "absolute",
-    "siglip_vision_model": "absolute",
-}
-SWIN_REFUSED = (
-    "its windows and its down-sampling need a grid of patches: a text has no place in it; the paper's Swin arm cannot "
-    "be reproduced faithfully"
-)
-
-
-def describe_vision(options: VisionOptions) -> Capabilities:
-    """Return what is known of a vision backbone without building it.
-
-    Raises:
-        SpecError: the options do not fit each other.
-    """
-    check(options)
-    known = options.published
-    # a library's model may be a bare model type, which says as much as a short name
-    model_type = known.model_type if known else str(getattr(options, "model", ""))
-    positions, swin = POSITIONS.get(model_type), model_type == "swin"
-    side = options.image_size // options.patch_size if options.image_size and options.patch_size else None
-    return Capabilities(
-        width=options.width or UNKNOWN,
-        depth=options.layers or UNKNOWN,
-        layered=True if known else UNKNOWN,
-        class_token=True if known else UNKNOWN,
-        image_size=options.image_size or UNKNOWN,
-        patch_size=options.patch_size or UNKNOWN,
-        grid=(side, side) if known and side else UNKNOWN,
-        pretrained=known.model is not None if known else UNKNOWN,
-        trained_on=known.trained_on if known else UNKNOWN,
-        positions=positions or UNKNOWN,
-        base=False if swin else True if positions else UNKNOWN,
-        refused=SWIN_REFUSED if swin else "",
-        size_step=None if swin else options.patch_size or UNKNOWN,
-    )
-
-
-def describe_swin(options: SwinOptions) -> Capabilities:
-    """Return what is known of a Swin transformer without building it.
-
-    Raises:
-        SpecError: the options do not fit each other.
-    """
-    check(options)
-    step = options.patch_size * 2 ** (len(options.depths) - 1)
-    side = options.image_size // step
-    return Capabilities(
-        width=options.width,
-        depth=sum(options.depths),
-        layered=False,
-        class_token=False,
-        image_size=options.image_size,
-        patch_size=options.patch_size,
-        grid=(side, side),
-        pretrained=options.published is not None,
-        trained_on=options.published.trained_on if options.published else UNKNOWN,
-        positions="relative",
-        base=False,
-        refused=SWIN_REFUSED,
-        size_step=step,
-    )

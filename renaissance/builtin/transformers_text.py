@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedConfig, SiglipTextConfig, SiglipTextModel
+from transformers import PreTrainedConfig
 
 from renaissance.api import Backbone, SavedBackbone, Weights
 from renaissance.builtin.transformers_loading import (
@@ -22,16 +23,28 @@ from renaissance.builtin.transformers_loading import (
 )
 from renaissance.builtin.transformers_options import SHIPPED_TOKENIZER, Pooling, TextOptions, check
 from renaissance.builtin.transformers_refusals import refuse_changes, refuse_without_weights
-from renaissance.builtin.transformers_sizes import config_from, config_values, text_sizes, with_sizes, with_vocabulary
+from renaissance.builtin.transformers_sizes import (
+    config_from,
+    config_values,
+    text_sizes,
+    with_overrides,
+    with_sizes,
+    with_vocabulary,
+)
 from renaissance.builtin.transformers_text_families import FAMILIES
 from renaissance.builtin.transformers_text_positions import NO_BASES
-from renaissance.builtin.transformers_text_towers import DEFAULT_MAX_TOKENS, JointText, LayeredText, WholeText
+from renaissance.builtin.transformers_text_towers import JointText, LayeredText
+from renaissance.builtin.transformers_text_whole import DEFAULT_MAX_TOKENS, WholeText, drop_unused, seen_in
 from renaissance.errors import SpecError, UnknownComponentError
 from renaissance.toolkit.text import TOKENIZER_FILE, WordTokenizer, infer_facts, read_tokenizer
 
 WORDPIECE = Path(__file__).parent / "wordpiece"
 # model types that hold an encoder of each modality
-TWO_TOWERS = frozenset({"clip", "siglip"})
+TWO_TOWERS = frozenset({"clip", "siglip", "chinese_clip", "metaclip_2", "siglip2", "vision-text-dual-encoder"})
+# what a type must be told: BigBird would leave its sparse attention for good at its first short text
+SETTINGS: Mapping[str, Mapping[str, Any]] = {"big_bird": {"attention_type": "original_full"}}
+# decoders are built with the encoders that are taken from them, and thrown away
+SMALLEST_DECODER = {"decoder_layers": 1, "num_decoder_layers": 1, "decoder_ffn_dim": 1}
 
 
 def build(options: TextOptions, *, weights: Weights, saved: SavedBackbone | None) -> Backbone:
@@ -52,11 +65,16 @@ def build(options: TextOptions, *, weights: Weights, saved: SavedBackbone | None
 
 def _restored(saved: SavedBackbone) -> Backbone:
     config = config_from(saved.config["transformers"])
-    model = empty(_encoder_class(config.model_type, config), config, add_pooling_layer=False)
+    pooler = saved.config.get("pooler", False)
+    cls = model_class(config.model_type, config)
+    model = _encoder(empty(cls, _without_decoder(config), add_pooling_layer=pooler))
     processor = WordTokenizer.load(saved.folder)
-    tower = _tower(model, config, processor, saved.config["pooling"], saved.config["revision"])
+    if config.model_type not in FAMILIES:
+        drop_unused(model, saved.config["unused"])
+        return WholeText(model, processor, saved.config)
+    kept = _saved(config, saved.config["pooling"], saved.config["revision"], pooler=pooler)
+    tower = _layered(model, config, processor, kept)
     if saved.config.get("embeddings_only", False):
-        assert isinstance(tower, LayeredText), "only a layered backbone lets its blocks go"
         tower.keep_embeddings()
     return tower
 
@@ -67,10 +85,16 @@ def _random(options: TextOptions, source: Source) -> Backbone:
     cls = _text_class(source, config)
     processor = _tokenizer(options, source, config)
     config = with_vocabulary(config, processor.facts) if options.tokenizer is not None else config
-    sizes = options.model_dump(exclude={"pooling", "tokenizer", "model", "revision"}, exclude_none=True)
-    config = with_sizes(config, sizes)
-    model = initialised(cls, config, add_pooling_layer=False)
-    return _tower(model, config, processor, options.pooling or _usual_pooling(config), None)
+    config = with_overrides(config, getattr(options, "overrides", {}))
+    others = {"pooling", "tokenizer", "model", "revision", "pooler", "overrides"}
+    config = with_sizes(config, options.model_dump(exclude=others, exclude_none=True))
+    try:
+        model = _encoder(initialised(cls, _without_decoder(config), add_pooling_layer=options.pooler))
+    except (ValueError, RuntimeError, AssertionError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError(
+            f"{source.name} cannot be built with these sizes ({error}). Change them, or overrides."
+        ) from error
+    return _tower(model, config, processor, options, source)
 
 
 def _pretrained(options: TextOptions, source: Source) -> Backbone:
@@ -80,6 +104,8 @@ def _pretrained(options: TextOptions, source: Source) -> Backbone:
             f"{source.name}: tokenizer={options.tokenizer!r} needs random weights, for the pretrained ones know the "
             "model's own tokens. Leave tokenizer out, or say 'random text'."
         )
+    if getattr(options, "overrides", None):
+        raise SpecError(f"{source.name}: pretrained weights fit no overrides. Drop these, or add 'random text'.")
     source = pinned(source)
     config = _text_config(load_config(source))
     cls = _text_class(source, config)
@@ -88,18 +114,30 @@ def _pretrained(options: TextOptions, source: Source) -> Backbone:
     changes = options.model_dump(include={"layers", "dropout"}, exclude_none=True)
     processor = _tokenizer(options, source, config)
     config = with_sizes(config, changes)
-    model = load_model(source, cls, config, add_pooling_layer=False)
-    return _tower(model, config, processor, options.pooling or _usual_pooling(config), source.revision)
+    model = _encoder(load_model(source, cls, config, add_pooling_layer=options.pooler))
+    return _tower(model, config, processor, options, source)
 
 
 def _text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return the config of the text encoder, where the model holds one of each modality."""
-    return config.text_config if config.model_type in TWO_TOWERS else config
+    config = config.text_config if config.model_type in TWO_TOWERS else config
+    return _changed(config, SETTINGS.get(config.model_type, {}))
 
 
-def _encoder_class(source_name: str, config: PreTrainedConfig) -> Any:
-    """Return the library's class of a config; SigLIP's text encoder is in none of its tables."""
-    return SiglipTextModel if isinstance(config, SiglipTextConfig) else model_class(source_name, config)
+def _without_decoder(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config with the smallest decoder that there can be, where it has one."""
+    values = config_values(config)
+    return _changed(config, {name: value for name, value in SMALLEST_DECODER.items() if name in values})
+
+
+def _changed(config: PreTrainedConfig, fields: Mapping[str, Any]) -> PreTrainedConfig:
+    return config_from({**config_values(config), **fields}) if fields else config
+
+
+def _encoder(model: nn.Module) -> nn.Module:
+    """Return the encoder of a model that may have a decoder as well."""
+    whole: Any = model
+    return cast(nn.Module, whole.get_encoder()) if whole.config.is_encoder_decoder else model
 
 
 def _text_class(source: Source, config: PreTrainedConfig) -> Any:
@@ -108,12 +146,9 @@ def _text_class(source: Source, config: PreTrainedConfig) -> Any:
     Raises:
         UnknownComponentError: the model is none.
     """
-    cls = _encoder_class(source.name, config)
-    if (
-        config.is_encoder_decoder
-        or getattr(cls, "main_input_name", None) != "input_ids"
-        or hasattr(config, "vision_config")
-    ):
+    cls = model_class(source.name, config)
+    reads_words = getattr(cls, "main_input_name", None) == "input_ids" and getattr(config, "vocab_size", None)
+    if not reads_words or hasattr(config, "vision_config"):
         raise UnknownComponentError(
             f"{source.name}: the model type {config.model_type!r} is no text encoder. Types with all features: "
             f"{', '.join(sorted(FAMILIES))}."
@@ -144,12 +179,37 @@ def _usual_pooling(config: PreTrainedConfig) -> Pooling:
     return "mean" if family is None else family.pooling
 
 
+def _check_pooler(options: TextOptions, source: Source, model: Any) -> None:
+    """Check that a model has the pooler that is asked for.
+
+    Raises:
+        SpecError: it has none, or it is not known how it runs.
+    """
+    if options.pooler and (model.config.model_type not in FAMILIES or getattr(model, "pooler", None) is None):
+        raise SpecError(
+            f"{source.name}: models of the type {model.config.model_type!r} have no pooler to keep. Leave pooler out."
+        )
+
+
 def _tower(
-    model: nn.Module, config: PreTrainedConfig, processor: WordTokenizer, pooling: Pooling, revision: str | None
+    model: nn.Module, config: PreTrainedConfig, processor: WordTokenizer, options: TextOptions, source: Source
 ) -> LayeredText | WholeText:
-    saved = {"transformers": config_values(config), "pooling": pooling, "revision": revision}
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        return WholeText(model, processor, saved)
+    _check_pooler(options, source, model)
+    pooling = options.pooling or _usual_pooling(config)
+    saved = _saved(config, pooling, source.revision, pooler=options.pooler)
+    if config.model_type in FAMILIES:
+        return _layered(model, config, processor, saved)
+    seen = seen_in(model, source.name)
+    drop_unused(model, seen.unused)
+    return WholeText(model, processor, saved | {"by_length": seen.by_length, "unused": list(seen.unused)})
+
+
+def _layered(
+    model: nn.Module, config: PreTrainedConfig, processor: WordTokenizer, saved: Mapping[str, Any]
+) -> LayeredText:
     tower = LayeredText if config.model_type in NO_BASES else JointText
-    return tower(model, family, processor, saved)
+    return tower(model, FAMILIES[config.model_type], processor, saved)
+
+
+def _saved(config: PreTrainedConfig, pooling: Pooling, revision: str | None, *, pooler: bool) -> dict[str, Any]:
+    return {"transformers": config_values(config), "pooling": pooling, "revision": revision, "pooler": pooler}

@@ -35,11 +35,22 @@ FAMILIES: Mapping[str, Family] = {
     "xlm-roberta": Family(halves=True),
     "camembert": Family(halves=True),
     "electra": Family(embeddings=("embeddings", "embeddings_project"), halves=True),
+    "bert-generation": Family(halves=True),
+    "data2vec-text": Family(halves=True),
+    "ernie": Family(halves=True),
+    "roc_bert": Family(halves=True),
+    "roberta-prelayernorm": Family(final=("LayerNorm",)),
     "deberta-v2": Family(embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm"), pair=True),
     "modernbert": Family(blocks="layers", body="", final=("final_norm",)),
     "distilbert": Family(blocks="transformer.layer", body="transformer"),
     "mpnet": Family(embeddings=("embeddings", "encoder.relative_attention_bias"), pair=True, pooling="mean"),
     "clip_text_model": Family(blocks="encoder.layers", final=("final_layer_norm",), start="causal", pooling="last"),
+    "metaclip_2_text_model": Family(
+        blocks="encoder.layers", final=("final_layer_norm",), start="causal", pooling="last"
+    ),
+    "siglip2_text_model": Family(
+        blocks="encoder.layers", final=("final_layer_norm", "head"), start="padded", pooling="last"
+    ),
     "siglip_text_model": Family(
         blocks="encoder.layers", final=("final_layer_norm", "head"), start="padded", pooling="last"
     ),

@@ -27,10 +27,14 @@ def lengthen(model: nn.Module, size: int) -> tuple[Tensor, ...]:
     config.max_position_embeddings = rows = old + size - capacity  # positions may begin with an offset
     if getattr(config, "max_relative_positions", 1) < 1:  # "as many as positions": distances stay as they are
         config.max_relative_positions = old
-    embeddings: Any = model.embeddings
-    _lengthen_buffers(embeddings, rows)
-    tables = [table for name in TABLES if isinstance(table := getattr(embeddings, name, None), nn.Embedding)]
-    return tuple(_continued(table, rows) for table in tables)
+    _lengthen_buffers(model.get_submodule("embeddings"), rows)
+    return tuple(_continued(table, rows) for table in position_tables(model))
+
+
+def position_tables(model: nn.Module) -> list[nn.Embedding]:
+    """Return the tables of positions that a model adds to its words."""
+    embeddings = model.get_submodule("embeddings")
+    return [table for name in TABLES if isinstance(table := getattr(embeddings, name, None), nn.Embedding)]
 
 
 def _lengthen_buffers(embeddings: nn.Module, rows: int) -> None:

@@ -24,17 +24,14 @@ from renaissance.builtin.transformers_joint import (
     keep_embeddings,
 )
 from renaissance.builtin.transformers_options import Pooling
-from renaissance.builtin.transformers_refusals import refuse_layers
-from renaissance.builtin.transformers_sizes import config_values, text_sizes
+from renaissance.builtin.transformers_sizes import config_values
 from renaissance.builtin.transformers_text_families import FAMILIES, Family
-from renaissance.builtin.transformers_text_length import lengthen
+from renaissance.builtin.transformers_text_length import lengthen, position_tables
 from renaissance.builtin.transformers_text_positions import TEXT_POSITIONS
 from renaissance.errors import SpecError
 from renaissance.toolkit.layered import LayerState, fold, modules_at, run_block, take_blocks
 from renaissance.toolkit.pooling import masked_mean
 from renaissance.toolkit.text import WordTokenizer
-
-DEFAULT_MAX_TOKENS = 512
 
 
 class LayeredText(nn.Module):
@@ -44,13 +41,16 @@ class LayeredText(nn.Module):
         super().__init__()
         _absorb_convolution(model)
         _drop_unused_head(model, config["pooling"])
+        if not config.get("pooler", False) and isinstance(getattr(model, "pooler", None), nn.Module):
+            cast(Any, model).pooler = nn.Identity()  # some are built with it whatever they are told
         self.family = family
         self._start = STARTS[family.start]
         self.positions: Positions = TEXT_POSITIONS[cast(Any, model).config.model_type]
         self.blocks = take_blocks(model, family.blocks, pair=family.pair)
         self.model = model
         self.embeddings = modules_at(model, family.embeddings)
-        self.final = modules_at(model, family.final)
+        self._pools = bool(config.get("pooler", False))
+        self.final = modules_at(model, (*family.final, *(("pooler",) if self._pools else ())))
         _set_facts(self, model, processor, config)
 
     width: int
@@ -84,7 +84,9 @@ class LayeredText(nn.Module):
         tokens, length = state.hidden, state.mask.shape[1]
         for module in self._norms:
             tokens = module(tokens)
-        if self.family.start == "padded" and self.pooling == "last":
+        if self._pooler is not None:
+            pooled = self._pooler(tokens)
+        elif self.family.start == "padded" and self.pooling == "last":
             pooled = self._head(tokens[:, -1])
         else:
             pooled = pool(tokens[:, :length], state.mask, self.pooling)
@@ -101,7 +103,12 @@ class LayeredText(nn.Module):
 
     @property
     def _norms(self) -> Sequence[nn.Module]:
-        return tuple(module for module in self.final if module is not self._head)
+        return tuple(module for module in self.final if module is not self._head and module is not self._pooler)
+
+    @property
+    def _pooler(self) -> nn.Module | None:
+        """BERT's own pooler, where it is kept."""
+        return cast(nn.Module, self.model.pooler) if self._pools else None
 
     @property
     def _head(self) -> nn.Module:
@@ -115,6 +122,8 @@ class LayeredText(nn.Module):
         self.config = {**self.config, "embeddings_only": True}
         self.blocks = cast("Sequence[nn.Module]", nn.ModuleList())
         self.embeddings = modules_at(self.model, EMBEDDING_PARTS)
+        if position_tables(self.model):  # distances were counted in the blocks; what is left adds a table
+            self.positions = "absolute"
         self.final = ()
 
     def text_blocks(self) -> Sequence[TextBlock]:
@@ -163,56 +172,6 @@ class JointText(LayeredText):
         return joined(self.model, self.family, own, other)
 
 
-class WholeText(nn.Module):
-    """A text encoder of a type whose blocks we do not know: it runs as the library runs it."""
-
-    def __init__(self, model: nn.Module, processor: WordTokenizer, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.blocks: Sequence[nn.Module] = ()
-        self.embeddings: Sequence[nn.Module] = ()
-        self.final: Sequence[nn.Module] = ()
-        _set_facts(self, model, processor, config)
-
-    width: int
-    class_token: bool
-    pooling: Pooling
-    processor: WordTokenizer
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def forward(self, inputs: TextInput, layers: Sequence[int] = ()) -> Features:
-        """Encode token ids [T, L] (or embeddings [T, L, E]) with their mask [T, L]; return tokens [T, L, D].
-
-        Raises:
-            SpecError: a text is longer than the model takes, or layers are asked for.
-        """
-        refuse_layers(layers)
-        tokens = self.model(**model_arguments(self.model, inputs, self.processor)).last_hidden_state
-        return Features(tokens, inputs.mask, pool(tokens, inputs.mask, self.pooling))
-
-    def resize(self, size: int) -> tuple[str, ...]:
-        """Take texts of up to `size` tokens from now on; no tensor changes.
-
-        Raises:
-            SpecError: the model takes no texts of that length.
-        """
-        longest = text_sizes(cast(PreTrainedConfig, self.model.config)).get("max_tokens", DEFAULT_MAX_TOKENS)
-        if size > longest:
-            raise SpecError(
-                f"This text model takes up to {longest} tokens, not {size}: of its type nothing is known that could "
-                f"be continued. Use {longest} or fewer, or a model of one of these types: "
-                f"{', '.join(sorted(FAMILIES))}."
-            )
-        self.processor = self.processor.with_max_tokens(size)
-        return ()
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write the tokenizer's files; return the config."""
-        self.processor.save(folder)
-        return self.config
-
-
 class ConvolvedBlock(nn.Module):
     """The first block of the DeBERTa-v2 models that add a convolution of the block's input to its output."""
 
@@ -243,9 +202,7 @@ def _drop_unused_head(model: nn.Module, pooling: Pooling) -> None:
         cast(Any, model).head = None
 
 
-def _set_facts(
-    tower: LayeredText | WholeText, model: nn.Module, processor: WordTokenizer, config: Mapping[str, Any]
-) -> None:
+def _set_facts(tower: LayeredText, model: nn.Module, processor: WordTokenizer, config: Mapping[str, Any]) -> None:
     tower.width = cast(PreTrainedConfig, model.config).hidden_size
     tower.pooling = config["pooling"]
     tower.class_token = tower.pooling == "first"
@@ -271,7 +228,8 @@ def model_arguments(model: nn.Module, inputs: TextInput, processor: WordTokenize
         arguments["inputs_embeds"] = inputs.embeddings
     else:
         arguments["input_ids"] = inputs.token_ids
-    if inputs.segment_ids is not None and getattr(config, "type_vocab_size", 0) > 1:
+    types = getattr(config, "type_vocab_size", None) or 0
+    if inputs.segment_ids is not None and isinstance(types, int) and types > 1:
         arguments["token_type_ids"] = inputs.segment_ids
     return arguments
 

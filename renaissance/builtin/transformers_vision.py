@@ -21,17 +21,25 @@ from renaissance.builtin.transformers_loading import (
 from renaissance.builtin.transformers_options import SwinOptions, VisionOptions, check
 from renaissance.builtin.transformers_positions import resized_positions
 from renaissance.builtin.transformers_refusals import refuse_changes, refuse_without_weights
-from renaissance.builtin.transformers_sizes import config_from, config_values, vision_sizes, with_sizes
+from renaissance.builtin.transformers_sizes import (
+    config_from,
+    config_values,
+    vision_sizes,
+    with_overrides,
+    with_sizes,
+)
 from renaissance.builtin.transformers_vision_families import FAMILIES
 from renaissance.builtin.transformers_vision_towers import (
     LayeredVision,
-    WholeVision,
     check_grid,
     empty_model,
     model_arguments,
     without_mask_token,
 )
+from renaissance.builtin.transformers_vision_types import VISION_TYPES
+from renaissance.builtin.transformers_vision_whole import WholeVision, measured
 from renaissance.errors import SpecError, UnknownComponentError
+from renaissance.toolkit.building import drop_parts
 from renaissance.toolkit.images import ImageProcessor
 
 # with random weights there is nothing that the colours must match
@@ -56,27 +64,41 @@ def build(options: VisionOptions | SwinOptions, *, weights: Weights, saved: Save
 
 def _restored(saved: SavedBackbone) -> Backbone:
     config = config_from(saved.config["transformers"])
-    tower = _tower(empty_model(config), config, ImageProcessor.load(saved.folder), saved.config["revision"])
+    pooler = saved.config.get("pooler", False)
+    model, processor = empty_model(config, pooler), ImageProcessor.load(saved.folder)
+    if (facts := saved.config.get("facts")) is not None:
+        drop_parts(model, facts["unused"])
+        return WholeVision(model, processor, saved.config)
+    tower = _layered(model, config, processor, saved.config["revision"], pooler)
     if saved.config.get("embeddings_only", False):
-        assert isinstance(tower, LayeredVision), "only a layered backbone lets its blocks go"
         tower.keep_embeddings()
     return tower
 
 
 def _random(options: VisionOptions | SwinOptions, source: Source) -> Backbone:
     source = source if source.published else pinned(source)
-    config = _encoder_config(source, starting_config(source))
+    config = with_overrides(_encoder_config(source, starting_config(source), _pooler(options)), _overrides(options))
     config = with_sizes(config, _given(options))
-    processor = _processor(source, vision_sizes(config)["image_size"])
-    check_grid(source.name, config)
-    model = initialised(model_class(source.name, config), config, **model_arguments(config))
-    return _tower(model, config, processor, None)
+    size = _given(options).get("image_size", vision_sizes(config)["image_size"])
+    processor = _processor(source, size)
+    check_grid(source.name, config, size)
+    try:
+        model = initialised(model_class(source.name, config), config, **model_arguments(config, _pooler(options)))
+    except (ValueError, TypeError, RuntimeError, IndexError, ArithmeticError, AttributeError) as error:
+        # the library checks little: lists of different lengths and widths that do not divide fail in its own code
+        raise SpecError(f"{source.name}: these sizes do not fit each other ({error}). Change the overrides.") from error
+    return _tower(source.name, model, config, processor, None, _pooler(options))
 
 
 def _pretrained(options: VisionOptions | SwinOptions, source: Source) -> Backbone:
     refuse_without_weights(source)
+    if _overrides(options):
+        raise SpecError(
+            f"{source.name}: the pretrained weights have the sizes that they have. Leave overrides out, or say 'random "
+            "vision'."
+        )
     source = pinned(source)
-    config = _encoder_config(source, load_config(source))
+    config = _encoder_config(source, load_config(source), _pooler(options))
     given = _given(options)
     dropout = {"dropout": given.pop("dropout")} if "dropout" in given else {}
     image_size = given.pop("image_size", None)
@@ -85,35 +107,48 @@ def _pretrained(options: VisionOptions | SwinOptions, source: Source) -> Backbon
     processor = load_preprocessing(source)
     if image_size is not None:
         processor = processor.resized((image_size, image_size))
-    model = load_model(
-        source, model_class(source.name, config), config, may_miss=("pooler.layernorm",), **model_arguments(config)
-    )
-    wanted = with_sizes(config, {"image_size": _square(source, processor)})
-    check_grid(source.name, wanted)
-    if vision_sizes(wanted)["image_size"] != vision_sizes(config)["image_size"]:
-        model = resized_positions(without_mask_token(model), empty_model(wanted))
-    return _tower(model, wanted, processor, source.revision)
+    arguments = model_arguments(config, _pooler(options))
+    model = load_model(source, model_class(source.name, config), config, may_miss=("pooler.layernorm",), **arguments)
+    size = _square(source, processor)
+    check_grid(source.name, config, size)
+    if config.model_type in FAMILIES and size != vision_sizes(config)["image_size"]:
+        config = with_sizes(config, {"image_size": size})
+        model = resized_positions(without_mask_token(model), empty_model(config, _pooler(options)))
+    return _tower(source.name, model, config, processor, source.revision, _pooler(options))
 
 
 def _given(options: VisionOptions | SwinOptions) -> dict[str, Any]:
-    return options.model_dump(exclude={"model", "revision"}, exclude_none=True)
+    return options.model_dump(exclude={"model", "revision", "overrides", "pooler"}, exclude_none=True)
 
 
-def _encoder_config(source: Source, config: PreTrainedConfig) -> PreTrainedConfig:
+def _pooler(options: VisionOptions | SwinOptions) -> bool:
+    return isinstance(options, VisionOptions) and options.pooler
+
+
+def _overrides(options: VisionOptions | SwinOptions) -> dict[str, Any]:
+    return dict(getattr(options, "overrides", {}))
+
+
+def _encoder_config(source: Source, config: PreTrainedConfig, pooler: bool) -> PreTrainedConfig:
     """Return the config of the vision encoder in this model, without parts whose parameters would stay unused.
 
     Raises:
         UnknownComponentError: it is no vision encoder that is supported.
+        SpecError: it has no pooler, and one is asked for.
     """
     config = getattr(config, "vision_config", config)
-    if config.model_type not in FAMILIES:
+    if config.model_type not in VISION_TYPES:
         raise UnknownComponentError(
             f"{source.name}: the model type {config.model_type!r} is no vision encoder that is supported here. "
-            f"Supported: {', '.join(sorted(FAMILIES))}. More are in 'timm:' and 'open-clip:'."
+            f"Supported: {', '.join(sorted(VISION_TYPES))}. More are in 'timm:' and 'open-clip:'."
         )
-    for unused in ("use_mask_token", "vision_use_head"):
+    if pooler and (config.model_type not in FAMILIES or FAMILIES[config.model_type](config).pooler is None):
+        raise SpecError(
+            f"{source.name}: models of the type {config.model_type!r} have no pooler to keep. Leave pooler out."
+        )
+    for unused in ("use_mask_token", "mask_ratio", *(() if pooler else ("vision_use_head",))):
         if hasattr(config, unused):
-            setattr(config, unused, False)
+            setattr(config, unused, 0.0 if unused == "mask_ratio" else False)
     return config
 
 
@@ -136,11 +171,22 @@ def _square(source: Source, processor: ImageProcessor) -> int:
 
 
 def _tower(
-    model: nn.Module, config: PreTrainedConfig, processor: ImageProcessor, revision: str | None
+    name: str,
+    model: nn.Module,
+    config: PreTrainedConfig,
+    processor: ImageProcessor,
+    revision: str | None,
+    pooler: bool,
 ) -> LayeredVision | WholeVision:
     model = without_mask_token(model)
-    saved = {"transformers": config_values(config), "revision": revision}
-    family = FAMILIES[config.model_type](config)
-    if family.blocks is None:
-        return WholeVision(model, family, processor, saved)
-    return LayeredVision(model, family, family.blocks, processor, saved)
+    if config.model_type in FAMILIES:
+        return _layered(model, config, processor, revision, pooler)
+    facts = measured(model, processor, name)
+    return WholeVision(model, processor, {"transformers": config_values(config), "revision": revision, "facts": facts})
+
+
+def _layered(
+    model: nn.Module, config: PreTrainedConfig, processor: ImageProcessor, revision: str | None, pooler: bool
+) -> LayeredVision:
+    saved = {"transformers": config_values(config), "revision": revision, **({"pooler": True} if pooler else {})}
+    return LayeredVision(model, FAMILIES[config.model_type](config), processor, saved)

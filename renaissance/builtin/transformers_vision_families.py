@@ -1,4 +1,4 @@
-"""Where each family of `transformers` vision encoders keeps its parts, and how it is read out.
+"""Where each family of layered `transformers` vision encoders keeps its parts, and how it is read out.
 
 Letters in shapes: V images, N tokens (prefix tokens first, then the grid row by row), D width.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from renaissance.api import Positions
@@ -29,28 +30,35 @@ def norm_then_mean(final: Sequence[nn.Module], hidden: Tensor, real: Tensor | No
     return tokens, tokens.mean(1) if real is None else masked_mean(tokens, real)
 
 
-def first_then_norm(final: Sequence[nn.Module], hidden: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the tokens [V, N, D] as CLIP does, without a norm, and the first of them normed [V, D]."""
-    return hidden, final[0](hidden[:, 0])
-
-
-def patches_then_norm(final: Sequence[nn.Module], hidden: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the tokens [V, N, D] as a mean-pooled BEiT does, without a norm, and the normed mean of its patches.
+def norm_then_norm_of_mean(final: Sequence[nn.Module], hidden: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return normed tokens [V, N, D], and the normed mean [V, D] of the patches, as a mean-pooled BEiT does.
 
     real bool [V, N]: the mean is over these instead.
     """
     pooler: Any = final[0]
-    return hidden, pooler(hidden) if real is None else pooler.layernorm(masked_mean(hidden, real))
+    return pooler.layernorm(hidden), pooler(hidden) if real is None else pooler.layernorm(masked_mean(hidden, real))
+
+
+def no_inputs(config: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Return what the model is given beside pixels [V, 3, H, W]: nothing."""
+    return {}
+
+
+def in_order(config: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Return the noise [V, N] by which a masked autoencoder, which would shuffle its patches, leaves them in place."""
+    patches = (pixels.shape[-2] // config.patch_size) * (pixels.shape[-1] // config.patch_size)
+    return {"noise": torch.arange(patches, device=pixels.device).expand(len(pixels), -1)}
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """Where a model type keeps its parts, and how it is read out.
 
-    prefix: tokens before the grid. told_size: its blocks are told the size of the image.
+    prefix: tokens before the grid. told_size: its blocks are told the size of the image. inputs: what the model is
+    given beside the pixels. pooler: what makes a vector of the normed tokens, where the model has it and it may stay.
     """
 
-    blocks: str | None = "encoder.layers"
+    blocks: str = "encoder.layers"
     embeddings: tuple[str, ...] = ("embeddings",)
     final: tuple[str, ...] = ("post_layernorm",)
     prefix: int = 1
@@ -58,12 +66,16 @@ class Family:
     read: Readout = norm_then_first
     positions: Positions = "absolute"
     told_size: bool = False
+    inputs: Callable[[Any, Tensor], dict[str, Tensor]] = no_inputs
+    pooler: str | None = None
 
 
-VIT = Family(blocks="layers", final=("layernorm",))
+VIT = Family(blocks="layers", final=("layernorm",), pooler="pooler")
 DINOV2 = Family(blocks="encoder.layer", final=("layernorm",))
+# METER and BridgeTower, which fuse CLIP's tokens, norm them all; CLIP itself norms the first, the only one it uses
+CLIP = Family(embeddings=("embeddings", "pre_layrnorm"))
 BEIT = Family(blocks="layers", embeddings=("embeddings", "shared_position_bias"), final=("layernorm",), told_size=True)
-BEIT_MEAN = replace(BEIT, final=("pooler",), class_token=False, read=patches_then_norm)
+BEIT_MEAN = replace(BEIT, final=("pooler",), class_token=False, read=norm_then_norm_of_mean)
 
 
 def beit_family(config: Any) -> Family:
@@ -76,13 +88,19 @@ def beit_family(config: Any) -> Family:
 
 FAMILIES: Mapping[str, Callable[[Any], Family]] = {
     "vit": lambda config: VIT,
-    "deit": lambda config: Family(blocks="layers", final=("layernorm",), prefix=2),
+    "deit": lambda config: Family(blocks="layers", final=("layernorm",), prefix=2, pooler="pooler"),
     "dinov2": lambda config: DINOV2,
     "dinov2_with_registers": lambda config: Family(
         blocks="encoder.layer", final=("layernorm",), prefix=1 + config.num_register_tokens
     ),
     "beit": beit_family,
-    "swin": lambda config: Family(blocks=None, prefix=0, class_token=False),
-    "siglip_vision_model": lambda config: Family(prefix=0, class_token=False, read=norm_then_mean),
-    "clip_vision_model": lambda config: Family(embeddings=("embeddings", "pre_layrnorm"), read=first_then_norm),
+    "dinov3_vit": lambda config: Family(
+        blocks="model.layer", final=("norm",), prefix=1 + config.num_register_tokens, positions="rope"
+    ),
+    "ijepa": lambda config: replace(VIT, prefix=0, class_token=False, read=norm_then_mean, pooler=None),
+    "vit_msn": lambda config: replace(VIT, pooler=None),
+    "vit_mae": lambda config: replace(VIT, inputs=in_order, pooler=None),
+    "siglip_vision_model": lambda config: Family(prefix=0, class_token=False, read=norm_then_mean, pooler="head"),
+    "clip_vision_model": lambda config: CLIP,
+    "chinese_clip_vision_model": lambda config: CLIP,
 }

@@ -1,4 +1,4 @@
-"""The vision encoders of `transformers` as modules: block by block where their blocks are alike, or as a whole.
+"""The vision encoders of `transformers` whose blocks run one by one.
 
 Letters in shapes: V images, H and W height and width in pixels, N tokens (prefix tokens first, then the grid row by
 row), M tokens of another modality behind them, D width.
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedConfig
 
 from renaissance.api import Features, Positions, VisionInput
 from renaissance.builtin.transformers_loading import empty, model_class
 from renaissance.builtin.transformers_positions import let_others_join, resize_parts
-from renaissance.builtin.transformers_refusals import refuse_layers
 from renaissance.builtin.transformers_sizes import config_from, config_values, vision_sizes, with_sizes
 from renaissance.builtin.transformers_vision_families import Family
+from renaissance.builtin.transformers_vision_pixels import normalised
+from renaissance.builtin.transformers_vision_types import VISION_TYPES
 from renaissance.builtin.vision_base import (
     JointState,
     all_real,
@@ -29,64 +31,60 @@ from renaissance.builtin.vision_base import (
     padding_bias,
     shapes,
 )
-from renaissance.errors import SpecError
 from renaissance.toolkit.building import drop_parts
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.layered import Call, LayerState, fold, modules_at, record, run_block, take_blocks
 
 
-def empty_model(config: PreTrainedConfig) -> nn.Module:
+def empty_model(config: PreTrainedConfig, pooler: bool = False) -> nn.Module:
     """Return the model of a config without weights: parameters on the meta device, buffers real."""
-    return without_mask_token(empty(model_class(config.model_type, config), config, **model_arguments(config)))
+    return without_mask_token(empty(model_class(config.model_type, config), config, **model_arguments(config, pooler)))
 
 
 def without_mask_token(model: Any) -> nn.Module:
-    """Drop the token for masked patches, which DINOv2 with registers has whatever its config says."""
-    if getattr(model.embeddings, "mask_token", None) is not None:
+    """Drop the token for masked patches, which some models have whatever their config says."""
+    if getattr(getattr(model, "embeddings", None), "mask_token", None) is not None:
         model.embeddings.mask_token = None
     result: nn.Module = model
     return result
 
 
-def model_arguments(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return what the library's class is built with beside the config."""
-    return {"add_pooling_layer": config.model_type == "beit" and config.use_mean_pooling}
+def model_arguments(config: PreTrainedConfig, pooler: bool = False) -> dict[str, Any]:
+    """Return what the library's class is built with beside the config, with its pooler or without."""
+    return {"add_pooling_layer": pooler or (config.model_type == "beit" and config.use_mean_pooling)}
 
 
-def check_grid(name: str, config: PreTrainedConfig) -> None:
+def check_grid(name: str, config: PreTrainedConfig, image_size: int) -> None:
     """Check that whole tokens fill the image.
 
     Raises:
         SpecError: they do not.
     """
-    sizes = vision_sizes(config)
-    # Swin's tokens double their side from stage to stage
-    side = sizes["patch_size"] * (2 ** (len(sizes["depths"]) - 1) if "depths" in sizes else 1)
-    check_side(name, sizes["image_size"], side)
+    step = VISION_TYPES[config.model_type].size_step(config_values(config))
+    if step is not None:
+        check_side(name, image_size, step)
 
 
 class LayeredVision(nn.Module):
     """A vision encoder whose blocks run one by one. `config` is what it is built again from."""
 
-    width: int
-    class_token: bool
-    prefix_tokens: int
-    processor: ImageProcessor
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def __init__(
-        self, model: nn.Module, family: Family, blocks: str, processor: ImageProcessor, config: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, model: nn.Module, family: Family, processor: ImageProcessor, config: Mapping[str, Any]) -> None:
         super().__init__()
         let_others_join(model)
-        self.blocks = take_blocks(model, blocks)
+        self.blocks = take_blocks(model, family.blocks)
         self.model = model
         self.embeddings = modules_at(model, family.embeddings)
-        self.final = modules_at(model, family.final)
+        self._pooler = family.pooler if config.get("pooler", False) else None
+        self._ends = (*family.final, *filter(None, [self._pooler]))
+        self.final = modules_at(model, self._ends)
         self.positions: Positions = family.positions
         self._family = family
-        _set_facts(self, model, family, processor, config)
+        self.width: int = cast(PreTrainedConfig, model.config).hidden_size
+        self.class_token = family.class_token
+        self.prefix_tokens = family.prefix
+        self.processor = processor
+        self.config = config
+        self.revision: str | None = config["revision"]
 
     def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
         """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
@@ -98,12 +96,16 @@ class LayeredVision(nn.Module):
 
     def embed(self, inputs: VisionInput) -> LayerState:
         """Return the state before the first block."""
-        hidden, calls = record(self.model, {"pixel_values": normalised(inputs, self.processor)})
+        hidden, calls = self._record(normalised(inputs, self.processor))
         return LayerState(hidden, all_real(hidden), calls)
+
+    def _record(self, pixels: Tensor) -> tuple[Tensor, tuple[Call, ...]]:
+        """Return what pixels [V, 3, H, W] are before the first block, [V, N, D], and the call of each block."""
+        return record(self.model, {"pixel_values": pixels, **self._family.inputs(self.model.config, pixels)})
 
     def embedded(self, inputs: VisionInput) -> Features:
         """Return the tokens [V, N, D] before the first block, all of them real."""
-        hidden, _ = record(self.model, {"pixel_values": normalised(inputs, self.processor)})
+        hidden, _ = self._record(normalised(inputs, self.processor))
         return Features(hidden, all_real(hidden))
 
     def join(self, own: Features | None, other: Features | None) -> LayerState:
@@ -121,6 +123,8 @@ class LayeredVision(nn.Module):
 
     def _arguments_of(self, hidden: Tensor, bias: Tensor | None, *, grid: bool) -> dict[str, Any]:
         """Return what each block is called with; grid: the first of the tokens [V, N, D] are those of an image."""
+        if self._family.positions == "rope":
+            return {"attention_mask": bias, "position_embeddings": self._rotations(hidden, grid=grid)}
         if not self._family.told_size:
             return {"attention_mask": bias}
         resolution = self.processor.image_size if grid else (0, 0)
@@ -130,6 +134,19 @@ class LayeredVision(nn.Module):
             bias = distances if bias is None else distances + bias
         return {"attention_mask": bias, "interpolate_pos_encoding": False, "resolution": resolution}
 
+    def _rotations(self, hidden: Tensor, *, grid: bool) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines [K, D / heads] of the last K of the tokens [V, N, D]: others are not turned."""
+        blank = hidden.new_zeros(1, 3, *self.processor.image_size)
+        embedded, calls = self._record(blank)
+        cosines, sines = calls[0].kwargs["position_embeddings"]
+        if not grid:
+            cosines, sines = cosines[:0], sines[:0]
+        others = hidden.shape[1] - (embedded.shape[1] if grid else 0)
+        return (
+            functional.pad(cosines, (0, 0, 0, others), value=1.0),
+            functional.pad(sines, (0, 0, 0, others), value=0.0),
+        )
+
     def step(self, index: int, state: LayerState) -> LayerState:
         """Run one block."""
         return run_block(self.blocks[index], index, state)
@@ -137,13 +154,15 @@ class LayeredVision(nn.Module):
     def finish(self, state: LayerState) -> Features:
         """Apply the final norm and pool, as the family does."""
         tokens, pooled = self._family.read(self.final, state.hidden, mean_mask(state, self.prefix_tokens))
+        if self._pooler is not None:
+            pooled = self.final[-1](tokens)
         return Features(tokens, state.mask, pooled)
 
     def keep_embeddings(self) -> None:
         """Drop the blocks and what follows them, for good: `embedded` is all that still works."""
         self.blocks = cast("Sequence[nn.Module]", nn.ModuleList())
         model: Any = self.model
-        drop_parts(model, [path for path in self._family.final if getattr(model, path, None) is not None])
+        drop_parts(model, [path for path in self._ends if getattr(model, path, None) is not None])
         if self._family.told_size:
             model.shared_position_bias = None
         self.embeddings, self.final = modules_at(model, self._family.embeddings), ()
@@ -156,10 +175,9 @@ class LayeredVision(nn.Module):
             SpecError: whole patches do not fill such an image.
         """
         wanted = with_sizes(config_from(self.config["transformers"]), {"image_size": size})
-        check_grid(wanted.model_type, wanted)
+        check_grid(wanted.model_type, wanted, size)
         before = shapes(self)
         twin = empty_model(wanted)
-        assert self._family.blocks is not None, "a layered family has blocks"
         twin_blocks = cast("Sequence[nn.Module]", twin.get_submodule(self._family.blocks))
         resize_parts(self.model, self.blocks, twin, twin_blocks, self._family.embeddings)
         let_others_join(self)
@@ -172,69 +190,3 @@ class LayeredVision(nn.Module):
         """Write the preprocessing; return the config."""
         self.processor.save(folder)
         return self.config
-
-
-class WholeVision(nn.Module):
-    """A vision encoder whose stages differ (Swin): it runs as the library runs it, and pools by the mean."""
-
-    width: int
-    class_token: bool
-    prefix_tokens: int
-    processor: ImageProcessor
-    config: Mapping[str, Any]
-    revision: str | None
-
-    def __init__(self, model: nn.Module, family: Family, processor: ImageProcessor, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.blocks: Sequence[nn.Module] = ()
-        self.embeddings: Sequence[nn.Module] = ()
-        self.final: Sequence[nn.Module] = ()
-        _set_facts(self, model, family, processor, config)
-
-    def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
-        """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
-
-        Raises:
-            SpecError: the pixels have another size than `processor.image_size`, or layers are asked for.
-        """
-        refuse_layers(layers)
-        tokens = self.model(pixel_values=normalised(inputs, self.processor)).last_hidden_state
-        return Features(tokens, all_real(tokens), tokens.mean(1))
-
-    def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write the preprocessing; return the config."""
-        self.processor.save(folder)
-        return self.config
-
-
-def _set_facts(
-    tower: LayeredVision | WholeVision,
-    model: nn.Module,
-    family: Family,
-    processor: ImageProcessor,
-    config: Mapping[str, Any],
-) -> None:
-    tower.width = cast(PreTrainedConfig, model.config).hidden_size
-    tower.class_token = family.class_token
-    tower.prefix_tokens = family.prefix
-    tower.processor = processor
-    tower.config = config
-    tower.revision = config["revision"]
-
-
-def normalised(inputs: VisionInput, processor: ImageProcessor) -> Tensor:
-    """Return float pixels [V, 3, H, W].
-
-    Raises:
-        SpecError: the pixels have another size than `processor.image_size`, or patches are masked or padded.
-    """
-    if tuple(inputs.pixels.shape[-2:]) != processor.image_size:
-        height, width = processor.image_size
-        raise SpecError(
-            f"Images of {inputs.pixels.shape[-2]} x {inputs.pixels.shape[-1]} pixels; this backbone takes {height} x "
-            f"{width}. Use its processor, or build it with another image_size."
-        )
-    if inputs.mask is not None or inputs.masked_patches is not None:
-        raise SpecError("This backbone takes neither padded images nor masked patches. Leave both masks out.")
-    return processor.normalise(inputs.pixels)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +17,9 @@ from renaissance.plans import AnyPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.resolve import resolve
 from renaissance.shorthand import ONE_TOWER, format_spec
 
+if TYPE_CHECKING:
+    from renaissance.cost import Parameters
+
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="One line of shorthand, or a spec as JSON, in quotes.", show_default=False)
 ]
@@ -26,15 +30,27 @@ TaskOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
-    example = "Example: renaissance check 'vit-base + bert-base, two-tower, frozen text' --task mlm --task itm"
+    example = "Example: renaissance check 'vit-base + bert-base, two-tower, frozen text' --task mlm --deep"
     app.command("check", epilog=example)(check)
     app.command("schema", epilog="Example: renaissance schema recipe > recipe.schema.json")(schema)
 
 
-def check(line: SpecArgument, task: TaskOption = None, as_json: JsonFlag = False) -> None:
-    """Check a spec, and its tasks, against what is installed; show what would be built."""
+def check(
+    line: SpecArgument,
+    task: TaskOption = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Build it as well, as shapes without weights, and count its parameters.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a spec, and its tasks, against what is installed; show what would be built.
+
+    What only the build can tell is marked 'checked at build'; --deep builds the whole model on the meta device to find
+    out: nothing is downloaded but the config of a model that only the Hub knows, and no weight is made or loaded.
+    """
     given = spec.parse_json(line, what="spec") if line.lstrip().startswith("{") else line
     plan = resolve(given, tuple(task or ()))
+    counts = _built(plan) if deep else {}
     parts = _parts(plan)
     if as_json:
         print_json(
@@ -46,10 +62,14 @@ def check(line: SpecArgument, task: TaskOption = None, as_json: JsonFlag = False
                     {"name": use.name, "options": use.options.model_dump(mode="json")} for use in plan.tasks.values()
                 ],
                 "plugins": dict(plan.plugins),
+                **({"parameters": {part: asdict(count) for part, count in counts.items()}} if deep else {}),
             }
         )
         return
-    _print_plan(plan, parts)
+    _print_plan(plan, parts, built=deep)
+    if deep:
+        print()
+        _print_counts(counts)
 
 
 def schema(
@@ -60,6 +80,30 @@ def schema(
     from renaissance import recipe
 
     print_json(spec.json_schema() if of == "spec" else recipe.json_schema())
+
+
+# --- the build ----------------------------------------------------------------------------------------------------
+
+
+def _built(plan: AnyPlan) -> dict[str, Parameters]:
+    """Build the model without weights; return the parameters of each part and of all.
+
+    Raises:
+        SpecError: the parts do not fit.
+        HubError: a model is named whose config only the Hub has.
+    """
+    from renaissance.cost import assemble_on_meta, counted, counted_parts
+
+    assembly = assemble_on_meta(plan)
+    return {**counted_parts(assembly), "total": counted(assembly)}
+
+
+def _print_counts(counts: Mapping[str, Parameters]) -> None:
+    print_table(
+        ("part", "parameters", "trainable"),
+        [(part, f"{count.total:,}", f"{count.trainable:,}") for part, count in counts.items()],
+        right=("parameters", "trainable"),
+    )
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -109,7 +153,7 @@ def _chosen(options: Options, named: set[str] | None = None) -> dict[str, Any]:
     return options.model_dump(mode="json", exclude_defaults=True, exclude=named)
 
 
-def _print_plan(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]]) -> None:
+def _print_plan(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]], *, built: bool) -> None:
     print(format_spec(plan.spec))
     print()
     rows = [
@@ -124,7 +168,7 @@ def _print_plan(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     print_table(("part", "component", "weights", "frozen", "options"), rows)
     print()
-    print_facts(_facts(plan, parts))
+    print_facts(_facts(plan, parts, built))
 
 
 def _held(frozen: str | None) -> str:
@@ -144,20 +188,33 @@ def _layers(stop: str) -> str:
     return f"layers [:{stop}]" if stop.startswith("-") else f"first {stop} layers"
 
 
-def _facts(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _facts(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]], built: bool) -> Iterator[tuple[str, str]]:
     for part in (name for name in parts if name != "fusion"):
         facts = parts[part]["facts"]
         known = [
             f"{name.replace('_', ' ')} {shown_value(value)}"
             for name, value in facts.items()
-            if not isinstance(value, Unknown)
+            if not isinstance(value, Unknown) and value != ""
         ]
-        unknown = [name.replace("_", " ") for name, value in facts.items() if isinstance(value, Unknown)]
+        beside = _beside_the_point(facts)
+        unknown = [
+            name.replace("_", " ")
+            for name, value in facts.items()
+            if isinstance(value, Unknown) and name not in beside and not built
+        ]
         if known:
             yield part, "; ".join(known)
         if unknown:
             yield part, f"checked at build: {', '.join(unknown)}"
+    if built:
+        yield "built", "on the meta device: all parts fit"
     if plan.tasks:
         yield "tasks", ", ".join(task.name for task in plan.tasks.values())
     if plan.plugins:
         yield "plugins", ", ".join(plan.plugins.values())
+
+
+def _beside_the_point(facts: Mapping[str, Any]) -> set[str]:
+    """Return facts that no build tells either: the depth of what lists no layers, positions of what is no base."""
+    names = {"depth"} if facts.get("layered") is False else set()
+    return names | ({"positions"} if facts.get("base") is False else set())

@@ -167,7 +167,8 @@ def _facts(component: Component, name: str) -> dict[str, Any] | None:
         "reads of the fusion": sorted(task.outputs),
         "needs tasks": list(task.needs),
         "needs one of": list(task.needs_any),
-        "reads of the data": list(task.fields),
+        "reads": "images with captions" if task.data == "captions" else "items of prepared data",
+        "layouts": list(task.layouts),
         "architectures": sorted(task.architectures),
     }
 

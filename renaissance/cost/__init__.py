@@ -6,8 +6,8 @@ with is counted by formulas, with attention as plain matrix products.
 """
 
 from renaissance.cost.counting import Flops
-from renaissance.cost.report import SHARDS, Cost, Memory, Parameters, cost, counted
-from renaissance.cost.shapes import PRESETS, assemble_without_weights, synthetic_batch
+from renaissance.cost.report import SHARDS, Cost, Memory, Parameters, cost, counted, counted_parts
+from renaissance.cost.shapes import PRESETS, assemble_on_meta, assemble_without_weights, synthetic_batch
 
 __all__ = [
     "PRESETS",
@@ -16,8 +16,10 @@ __all__ = [
     "Flops",
     "Memory",
     "Parameters",
+    "assemble_on_meta",
     "assemble_without_weights",
     "cost",
     "counted",
+    "counted_parts",
     "synthetic_batch",
 ]

@@ -88,7 +88,7 @@ def cost(
         text_tokens=text_tokens,
         masked=masked_tokens(batch, text_tokens, masked) if "mlm" in plan.tasks else 0,
         parameters=parameters,
-        parts=_parts(assembly),
+        parts=counted_parts(assembly),
         flops=flops,
         memory=Memory(
             weights=BYTES * parameters.total,
@@ -108,7 +108,8 @@ def counted(module: nn.Module) -> Parameters:
     )
 
 
-def _parts(assembly: Assembly) -> dict[str, Parameters]:
+def counted_parts(assembly: Assembly) -> dict[str, Parameters]:
+    """Return how many parameters each part of the encoder and each task has."""
     named = [*assembly.encoder.named_children(), *((f"task {name}", task) for name, task in assembly.tasks.items())]
     return {name: counted(part) for name, part in named}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -59,19 +60,46 @@ def assemble_without_weights(plan: AnyPlan) -> Assembly:
     Raises:
         HubError: a library's model is named whose config only the Hub has.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        towers = {
-            field.name: _unweighted(value, Path(folder))
-            for field in fields(plan)
-            if isinstance(value := getattr(plan, field.name), TowerPlan)
-        }
-        changed = replace(plan, **cast("dict[str, Any]", towers))
+    with _unweighted_plan(plan) as changed:
         try:
             with init_empty_weights(include_buffers=False):
                 assembly = assemble(changed)
         except (NotImplementedError, RuntimeError, SpecError):  # some backbones are run while they are built (timm)
             assembly = assemble(changed)
     return _faked(assembly)
+
+
+def assemble_on_meta(plan: AnyPlan) -> Assembly:
+    """Build what a plan says, all of it on the meta device: every part has its sizes, and none can be run.
+
+    Pretrained towers are built as random ones, so it is not seen whether their weights can be had.
+
+    Raises:
+        SpecError: the parts do not fit, as their build would say.
+        HubError: a library's model is named whose config only the Hub has.
+    """
+    with _unweighted_plan(plan) as changed:
+        try:
+            with torch.device("meta"):
+                return assemble(changed)
+        except (NotImplementedError, RuntimeError):  # a backbone that reads a tensor while it is built
+            return assemble(changed)
+        except SpecError as error:  # timm and open_clip do so too, and their adapters speak for them
+            if not isinstance(error.__cause__, NotImplementedError | RuntimeError):
+                raise
+            return assemble(changed)
+
+
+@contextmanager
+def _unweighted_plan(plan: AnyPlan) -> Iterator[AnyPlan]:
+    """Give the plan with random weights in all towers, as long as their tokenizers' folder is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        towers = {
+            field.name: _unweighted(value, Path(folder))
+            for field in fields(plan)
+            if isinstance(value := getattr(plan, field.name), TowerPlan)
+        }
+        yield replace(plan, **cast("dict[str, Any]", towers))
 
 
 def _unweighted(tower: TowerPlan, folder: Path) -> TowerPlan:

@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from renaissance.api import Batch
 from renaissance.data.collate import Collator
-from renaissance.data.records import Record
+from renaissance.data.collate_items import ItemCollator
 from renaissance.data.sampling import BatchPlan
 from renaissance.errors import RenaissanceError
 
 
 def loader(
-    records: Sequence[Record],
+    records: Sequence[Any],
     plan: BatchPlan,
-    collator: Collator,
+    collator: Collator | ItemCollator,
     *,
     start_step: int,
     steps: int,
@@ -66,9 +66,9 @@ class _MicroBatches(Dataset[Any]):
     Raised in a loader process it would come out as a RuntimeError around the text of a traceback.
     """
 
-    records: Sequence[Record]
+    records: Sequence[Any]
     plan: BatchPlan
-    collator: Collator
+    collator: Collator | ItemCollator
 
     def __getitem__(self, number: int) -> Batch | RenaissanceError:
         part = self.plan.micro_batch(*divmod(number, self.plan.accumulation))

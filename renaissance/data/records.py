@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+from renaissance.api import Item
 
 
 class ImageSource(Protocol):
@@ -35,15 +37,19 @@ class Record:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
+# Images with captions, or items of prepared data: one kind in a data set.
+Sample = Record | Item
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Records to train on, records set aside for evaluation in training, and the held-out splits by name.
+    """Samples to train on, samples set aside for evaluation in training, and the held-out splits by name.
 
     facts: what was found and guessed, for the user ("column of images: 'file'"). skipped: bad rows left out.
     """
 
-    train: tuple[Record, ...]
-    validation: tuple[Record, ...]
-    splits: Mapping[str, tuple[Record, ...]]
+    train: tuple[Any, ...]
+    validation: tuple[Any, ...]
+    splits: Mapping[str, tuple[Any, ...]]
     facts: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()

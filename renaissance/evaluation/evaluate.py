@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from renaissance.api import Features, MeasuredTask, Score
+from renaissance.api import Features, Item, Score
 from renaissance.assemble import Assembly
 from renaissance.data.cache import cache_folder
 from renaissance.data.captions import caption_key
 from renaissance.data.collate import caption_keys, image_batches, text_batches
 from renaissance.data.decode import decode
 from renaissance.data.load import load_data
+from renaissance.data.prepared import Prepared, is_prepared
 from renaissance.data.records import Record
-from renaissance.errors import CapabilityError, DataError, SampleError
+from renaissance.errors import DataError, SampleError
+from renaissance.evaluation.choosing import Measure, chosen_measures
+from renaissance.evaluation.items import ModelItemScorer
 from renaissance.evaluation.scorer import ModelScorer
 from renaissance.features.frozen import Stores
 from renaissance.progress import Progress, Silent
-from renaissance.recipe import Data, ImagesData, OnBadSample
+from renaissance.recipe import Data, ImagesData, OnBadSample, PreparedData
+from renaissance.registry import Registry, default_registry
 from renaissance.spec import shown
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.modes import evaluating
@@ -32,7 +36,10 @@ NOTHING_STORED = Stores()
 
 @dataclass(frozen=True, slots=True)
 class SplitScores:
-    """What was measured on one split: how much it holds, the scores of each task, and a line a sample left out."""
+    """What was measured on one split: how much it holds, the scores of each task, and a line a sample left out.
+
+    items: how many items, where tasks are on these; submissions: by task, the rows of its prediction file.
+    """
 
     split: str
     images: int
@@ -40,10 +47,13 @@ class SplitScores:
     distinct_texts: int
     scores: Mapping[str, Sequence[Score]]
     skipped: tuple[str, ...] = ()
+    items: int | None = None
+    submissions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, int]:
-        """Return how many images, captions and distinct texts were measured."""
-        return {"images": self.images, "captions": self.captions, "distinct_texts": self.distinct_texts}
+        """Return how many images, captions and distinct texts were measured, and how many items if they were items."""
+        sizes = {"images": self.images, "captions": self.captions, "distinct_texts": self.distinct_texts}
+        return sizes if self.items is None else {"items": self.items, **sizes}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-able row a score."""
@@ -62,48 +72,81 @@ def evaluate(
     splits: Sequence[str] | None = None,
     batch_size: int = 64,
     on_bad_sample: OnBadSample = "error",
+    registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> list[SplitScores]:
     """Measure a model on the held-out splits of a data set.
 
-    data: a data section of a recipe, or a folder of images and captions, which is then measured whole.
+    data: a data section of a recipe, a folder that `renaissance data prepare` wrote, or a folder of images and
+    captions, which is then measured whole. tasks: by default those of the model that are for such data; a task that
+    has nothing to train ('winoground', 'retrieval') measures any model that can do what it needs.
 
     Raises:
         CapabilityError: the model has no such task, or none that can be measured.
         DataError: the data has no such split, or cannot be read.
     """
     assembly: Assembly = getattr(model, "assembly", model)
-    folder = isinstance(data, str | Path)
-    section: Data = ImagesData(path=str(data), hold_out=()) if folder else cast(Data, data)
-    loaded = load_data(section, cache=cache_folder(), on_bad_sample=on_bad_sample, validation=0)
-    held: Mapping[str, Sequence[Record]] = {"all": loaded.train} if folder else loaded.splits
+    section, whole = _section(data)
+    layout = Prepared(Path(section.path or "")).manifest["layout"] if isinstance(section, PreparedData) else None
+    measures = chosen_measures(assembly, tasks, layout=layout, registry=registry or default_registry())
+    items = any(measure.entry.data == "items" for measure in measures.values())
+    loaded = load_data(section, cache=cache_folder(), on_bad_sample=on_bad_sample, validation=0, items=items)
+    held: Mapping[str, Sequence[Any]] = {"all": loaded.train} if whole else loaded.splits
     progress = progress or Silent()
     names = tuple(splits or held)
     missing = [name for name in names if name not in held]
     if missing:
         raise DataError(f"The data have no split '{shown(missing[0])}'; choose from: {', '.join(held) or 'none'}.")
+    if items:
+        return [evaluate_items(assembly, name, held[name], measures, progress) for name in names]
     found = []
     for name in names:
         records, lines = usable(held[name], on_bad_sample)
         if not records:
             raise DataError(f"No sample of '{name}' can be used; leave it out, or mend its images.")
-        measured = evaluate_split(assembly, name, records, tasks=tasks, batch_size=batch_size, progress=progress)
+        measured = evaluate_split(assembly, name, records, measures, batch_size=batch_size, progress=progress)
         found.append(replace(measured, skipped=(*loaded.skipped, *lines)))
     return found
+
+
+def _section(data: Data | str | Path) -> tuple[Data, bool]:
+    """Return the data section that a folder stands for, and whether all of it is measured."""
+    if not isinstance(data, str | Path):
+        return data, False
+    if is_prepared(Path(data).expanduser()):
+        prepared = Prepared(Path(data).expanduser())
+        return PreparedData(path=str(data), train=prepared.splits[0], splits=prepared.splits), False
+    return ImagesData(path=str(data), hold_out=()), True
+
+
+def evaluate_items(
+    assembly: Assembly, split: str, items: Sequence[Item], measures: Mapping[str, Measure], progress: Progress
+) -> SplitScores:
+    """Measure a model by tasks on items; it is left in the mode, training or not, in which it came.
+
+    Raises:
+        SampleError: an image cannot be used; an evaluation leaves none out.
+    """
+    scorer = ModelItemScorer(assembly, items, {name: m.task for name, m in measures.items()}, progress.track, split)
+    with evaluating(assembly):
+        scores = {name: tuple(measure.task.score(scorer)) for name, measure in measures.items()}
+        rows = {name: tuple(measure.task.submission(scorer)) for name, measure in measures.items()}
+    texts = [caption_key(text) for item in items for text in item.texts]
+    images = {image.name for item in items for image in item.images}
+    return SplitScores(split, len(images), len(texts), len(set(texts)), scores, (), len(items), rows)
 
 
 def evaluate_split(
     assembly: Assembly,
     split: str,
     records: Sequence[Record],
+    measures: Mapping[str, Measure],
     *,
-    tasks: Sequence[str] | None = None,
     stores: Stores = NOTHING_STORED,
     batch_size: int = 64,
     progress: Progress,
 ) -> SplitScores:
     """Measure a model on one split; the model is left in the mode, training or not, in which it came."""
-    measured = measurable(assembly, tasks)
     texts = list({caption_key(caption): caption for record in records for caption in record.captions}.values())
     scorer = ModelScorer(
         assembly,
@@ -114,28 +157,8 @@ def evaluate_split(
         progress.track,
     )
     with evaluating(assembly):
-        scores = {name: tuple(task.score(scorer)) for name, task in measured.items()}
+        scores = {name: tuple(measure.task.score(scorer)) for name, measure in measures.items()}
     return SplitScores(split, len(records), sum(len(record.captions) for record in records), len(texts), scores)
-
-
-def measurable(assembly: Assembly, names: Sequence[str] | None) -> dict[str, MeasuredTask]:
-    """Return the tasks of a model that can be measured, or those named.
-
-    Raises:
-        CapabilityError: a task that is named is not the model's, or none can be measured.
-    """
-    able = {name: task for name, task in assembly.plan.tasks.items() if task.entry.evaluates}
-    for name in names or ():
-        if name not in able:
-            known = ", ".join(able) or "none"
-            raise CapabilityError(
-                f"This model cannot be measured by '{shown(name)}'; it can by: {known}. Add the task to its recipe."
-            )
-    if not able:
-        raise CapabilityError(
-            "None of this model's tasks can be measured; add 'itm', or 'itc' with 'retrieval', to its recipe."
-        )
-    return {name: cast(MeasuredTask, assembly.tasks[name]) for name in (names or able)}
 
 
 def usable(records: Sequence[Record], on_bad_sample: OnBadSample) -> tuple[list[Record], tuple[str, ...]]:

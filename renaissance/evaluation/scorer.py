@@ -75,7 +75,7 @@ class ModelScorer:
         with torch.inference_mode():
             for part in self._progress(parts, len(parts), "Matching pairs"):
                 vision = moved(rows(images, part[:, 0]), device)
-                text = moved(_trimmed(rows(texts, part[:, 1])), device)
+                text = moved(trimmed(rows(texts, part[:, 1])), device)
                 logits.append(task.predict(encoder.fuse(vision, text, frozenset({"pooled"}))).cpu())
         return torch.cat(logits)
 
@@ -83,7 +83,7 @@ class ModelScorer:
         """The encoded distinct images [V, N, D] and texts [T, L, D], on the CPU."""
         if self._features is None:
             with torch.inference_mode():
-                self._features = _joined(self._images()), _joined(self._texts())
+                self._features = joined(self._images()), joined(self._texts())
         return self._features
 
     def _task(self, name: str) -> Any:
@@ -100,13 +100,13 @@ def _chunked(features: Features, embed: Callable[[Features], Tensor], device: to
     return torch.cat([embed(moved(rows(features, part), device)).cpu() for part in parts])
 
 
-def _trimmed(features: Features) -> Features:
+def trimmed(features: Features) -> Features:
     """Drop the padding beyond the longest text of these pairs."""
     longest = int(features.mask.sum(1).max())
     return over_tokens(features, lambda tokens: tokens[:, :longest])
 
 
-def _joined(batches: Iterable[Features]) -> Features:
+def joined(batches: Iterable[Features]) -> Features:
     """Concatenate encoded batches, padded to the longest."""
     parts = [moved(batch, torch.device("cpu")) for batch in batches]
     length = max(part.tokens.shape[1] for part in parts)

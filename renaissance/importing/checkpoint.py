@@ -66,6 +66,20 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
+    def shape(self, name: str, dims: int | None = None) -> tuple[int, ...]:
+        """Return the shape of a tensor, which stays to be taken.
+
+        Raises:
+            ModelFileError: it is missing, or has another number of dimensions than `dims`.
+        """
+        shape = tuple(self._found(name).shape)
+        if dims is not None and len(shape) != dims:
+            raise ModelFileError(
+                f"{self.source}: the tensor '{self.called(name)}' has the shape {list(shape)}, and this kind of model "
+                f"has {dims} dimensions there. Check that it is of this kind."
+            )
+        return shape
+
     def take(self, name: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return a tensor, which nothing can take again.
 
@@ -73,18 +87,22 @@ class Checkpoint:
             ModelFileError: it is missing, or has another shape than `shape`.
         """
         assert name not in self.taken, f"{name} is taken twice"
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise ModelFileError(
-                f"{self.source} lacks the tensor '{self.called(name)}'.{did_you_mean(name, self.names)} "
-                "Check that it is of this kind and architecture."
-            )
+        tensor = self._found(name)
         if shape is not None and tuple(tensor.shape) != tuple(shape):
             raise ModelFileError(
                 f"{self.source}: the tensor '{self.called(name)}' has the shape {list(tensor.shape)}, and the model "
                 f"needs {list(shape)}. Name the architecture, or the options, that it was trained with."
             )
         self.taken[name] = tensor
+        return tensor
+
+    def _found(self, name: str) -> Tensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelFileError(
+                f"{self.source} lacks the tensor '{self.called(name)}'.{did_you_mean(name, self.names)} "
+                "Check that it is of this kind and architecture."
+            )
         return tensor
 
     def take_equal(self, name: str, expected: Tensor) -> None:

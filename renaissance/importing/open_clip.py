@@ -1,4 +1,4 @@
-"""Models of open_clip: both towers, their projections to the shared space, and the scale of the similarities.
+"""Models of open_clip: both towers, their projections to the shared space, and scale and bias of the similarities.
 
 Letters in shapes: D width of a tower, W of the shared space.
 """
@@ -16,10 +16,12 @@ from renaissance.builtin.open_clip_library import chosen_config
 from renaissance.errors import ModelFileError, SpecError
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import DualEncoderOptions
+from renaissance.importing.towers import fill_number
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
 
 LIBRARY = "open-clip:"
+BIAS = "logit_bias"  # of models trained with SigLIP's loss
 
 
 class Projection(NamedTuple):
@@ -49,14 +51,17 @@ def convert(checkpoint: Checkpoint, options: DualEncoderOptions, registry: Regis
         ModelFileError: a tensor is missing, misshaped or left over.
     """
     checkpoint.leave_out(options.leave_out)
-    plan = resolve(_spec(options), {"itc": {}}, registry=registry)
+    biased = BIAS in checkpoint
+    plan = resolve(_spec(options), {"itc": {"loss": "sigmoid" if biased else "softmax"}}, registry=registry)
     assembly = assemble(plan)
     # a model with a text tower of its own kind keeps it in `text`; a plain CLIP is the text tower
     prefix = "text." if any(name.startswith("text.") for name in checkpoint.names) else ""
     target = Target(assembly)
     _convert_tower(checkpoint, target, VISION, "vision")
     _convert_tower(checkpoint, target, Tower("encoder.text.tower.", prefix, TEXT_PROJECTIONS), "text")
-    target.copy(checkpoint, "logit_scale", "tasks.itc.log_scale")
+    fill_number(checkpoint, target, "logit_scale", "tasks.itc.log_scale")
+    if biased:
+        fill_number(checkpoint, target, BIAS, "tasks.itc.bias")
     checkpoint.done()  # before Target.done: it says more
     target.done()
     return assembly

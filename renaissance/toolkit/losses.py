@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -16,3 +17,12 @@ def multi_positive_nce(similarity: Tensor, positive: Tensor, candidates: Tensor)
     log_probability = logits - torch.logsumexp(logits, dim=1, keepdim=True)
     chosen = positive & candidates
     return -log_probability.masked_fill(~chosen, 0.0).sum(1) / chosen.sum(1).clamp(min=1)
+
+
+def sigmoid_pairs(logits: Tensor, positive: Tensor, candidates: Tensor) -> Tensor:
+    """Return -log sigmoid of each pair's logit, negated where the pair is false, summed by row: [V, T] -> [V].
+
+    positive bool [V, T]; candidates bool [T] are the columns that take part (SigLIP, arXiv 2303.15343, algorithm 1).
+    """
+    signed = torch.where(positive, logits, -logits)
+    return -F.logsigmoid(signed).masked_fill(~candidates, 0.0).sum(1)

@@ -56,16 +56,21 @@ class WordTokenizer:
         self._tokenizer.enable_padding(pad_id=facts.pad_id, pad_token=self._tokenizer.id_to_token(facts.pad_id))
         self._max_characters = max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * facts.max_tokens)
 
-    def __call__(self, texts: Sequence[str]) -> TextInput:
+    def __call__(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> TextInput:
         """Tokenize, truncate to `max_tokens`, pad on the right to the longest; return ids and mask [T, L].
+
+        seconds: the second text of each, where each is a pair; then there are `segment_ids` [T, L] too, 0 and 1.
 
         Raises:
             SampleError: there is no text, or one of them is no text (None, a number, broken Unicode).
         """
-        encodings = self._encode(texts)
+        encodings = self._encode(texts, seconds)
         ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
         mask = np.array([encoding.attention_mask for encoding in encodings], dtype=bool)
-        return TextInput(torch.from_numpy(ids), torch.from_numpy(mask))
+        segments = None
+        if seconds is not None:
+            segments = torch.from_numpy(np.array([encoding.type_ids for encoding in encodings], dtype=np.int64))
+        return TextInput(torch.from_numpy(ids), torch.from_numpy(mask), segments)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has after truncation, the special ones included.
@@ -112,10 +117,14 @@ class WordTokenizer:
             )
         return processor
 
-    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
+    def _encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Encoding]:
         if isinstance(texts, str) or not texts:
             raise SampleError(f"Expected a list of texts with at least one, not {texts!r}. Try: ['a red cup'].")
-        return self._tokenizer.encode_batch_fast([self._checked(index, text) for index, text in enumerate(texts)])
+        checked = [self._checked(index, text) for index, text in enumerate(texts)]
+        if seconds is None:
+            return self._tokenizer.encode_batch_fast(checked)
+        others = [self._checked(index, text) for index, text in enumerate(seconds)]
+        return self._tokenizer.encode_batch_fast(list(zip(checked, others, strict=True)))
 
     def _checked(self, index: int, text: object) -> str:
         """Return the text, stripped and cut to a length from which `max_tokens` tokens can be made."""

@@ -20,12 +20,14 @@ from renaissance.assemble import Assembly
 from renaissance.container import save
 from renaissance.data.cache import cache_folder
 from renaissance.data.collate import Collator
+from renaissance.data.collate_items import ItemCollator, collator_of
 from renaissance.data.loader import loader
 from renaissance.data.records import DataSet, Record
 from renaissance.data.sampling import BatchPlan
 from renaissance.durable import write_atomically
 from renaissance.errors import MissingPackageError, SpecError
-from renaissance.evaluation.evaluate import SplitScores, evaluate_split
+from renaissance.evaluation.choosing import Measure
+from renaissance.evaluation.evaluate import SplitScores, evaluate_items, evaluate_split
 from renaissance.features.frozen import Stores, check_storable, frozen_stores
 from renaissance.progress import Progress, Silent
 from renaissance.recipe import Recipe, SavedStart, as_recipe
@@ -38,7 +40,7 @@ from renaissance.training.loop import Batches, Trained, train
 from renaissance.training.optimiser import check_anything_trains
 from renaissance.training.samples import select_samples
 from renaissance.training.start import check_primary, check_primary_metric, measured_tasks, start
-from renaissance.uses import TaskSelection, select_tasks
+from renaissance.uses import TaskSelection, reads_items, select_tasks
 
 # One process builds stores and measures while the others wait.
 LONGEST_WAIT = timedelta(hours=24)
@@ -99,10 +101,15 @@ class _Job:
     progress: Progress
     clock: Clock = field(default_factory=Clock)
 
+    @property
+    def items(self) -> bool:
+        """Whether the tasks are on items, and not on images with captions."""
+        return reads_items(self.tasks, self.registry)
+
     def run(self) -> Run:
         """Check everything that can be checked, then make the folder, train, measure and save."""
         with self.clock("data"):
-            data = select_samples(self.recipe)
+            data = select_samples(self.recipe, items=self.items)
         with self.clock("build"):
             assembly, surgery = start(self.recipe, self.tasks, self.registry)
         accelerator = self._accelerator()
@@ -147,6 +154,8 @@ class _Job:
         check_bridge(assembly, self.recipe)
         if self.recipe.store:
             check_storable(assembly.encoder)
+            if self.items:
+                raise SpecError("A store holds images with captions, and these tasks are on items; leave 'store' out.")
         if self.recipe.evaluation.every and not measured_tasks(assembly.plan):
             raise SpecError("None of the tasks has a score, so evaluation.every measures nothing; leave it out.")
 
@@ -234,31 +243,43 @@ class _Job:
         )
 
     def _batches(self, assembly: Assembly, data: DataSet, plan: BatchPlan, stores: Stores) -> Batches:
-        encoder: Any = assembly.encoder
-        collator = Collator(
-            None if stores.vision else encoder.vision.processor,
-            encoder.text.processor,
-            seed=self.recipe.seed,
-            augmentation=self.recipe.augmentation,
-            on_bad_sample=self.recipe.on_bad_sample,
-            stored_vision=stores.vision,
-            stored_text=stores.text,
-        )
+        collator = self._collator(assembly, stores)
         return lambda first, count: loader(
             data.train, plan, collator, start_step=first, steps=count, workers=self.recipe.workers
         )
 
+    def _collator(self, assembly: Assembly, stores: Stores) -> Collator | ItemCollator:
+        encoder: Any = assembly.encoder
+        how: dict[str, Any] = {
+            "seed": self.recipe.seed,
+            "augmentation": self.recipe.augmentation,
+            "on_bad_sample": self.recipe.on_bad_sample,
+        }
+        if self.items:
+            trained: dict[str, Any] = {name: assembly.tasks[name] for name in self.tasks.trained}
+            return collator_of(trained, encoder.vision.processor, encoder.text.processor, **how)
+        return Collator(
+            None if stores.vision else encoder.vision.processor,
+            encoder.text.processor,
+            stored_vision=stores.vision,
+            stored_text=stores.text,
+            **how,
+        )
+
     def _measure(
-        self, assembly: Assembly, stores: Stores, accelerator: Accelerator, splits: Mapping[str, Sequence[Record]]
+        self, assembly: Assembly, stores: Stores, accelerator: Accelerator, splits: Mapping[str, Sequence[Any]]
     ) -> list[SplitScores]:
         """Measure on the main process, while the others wait."""
-        tasks = measured_tasks(assembly.plan)
+        able = assembly.plan.tasks
+        tasks = {name: Measure(able[name].entry, assembly.tasks[name]) for name in measured_tasks(assembly.plan)}
         found: list[SplitScores] = []
         with self.clock("evaluation"):
-            if accelerator.is_main_process and tasks:
-                measure = partial(evaluate_split, assembly, tasks=tasks, stores=stores, progress=self.progress)
+            if accelerator.is_main_process and tasks and self.items:
+                found = [evaluate_items(assembly, name, items, tasks, self.progress) for name, items in splits.items()]
+            elif accelerator.is_main_process and tasks:
+                measure = partial(evaluate_split, assembly, stores=stores, progress=self.progress)
                 size = self.recipe.evaluation.batch_size
-                found = [measure(name, records, batch_size=size) for name, records in splits.items()]
+                found = [measure(name, records, tasks, batch_size=size) for name, records in splits.items()]
             accelerator.wait_for_everyone()
         return found
 
@@ -324,5 +345,6 @@ def _identity(data: DataSet, steps: int) -> str:
     """Return a digest of what decides which samples come when: the training samples in order, and the updates."""
     digest = hashlib.sha256(str(steps).encode())
     for record in data.train:
-        digest.update(json.dumps([record.id, record.captions]).encode())
+        texts = record.captions if isinstance(record, Record) else [record.texts, record.label, record.answers]
+        digest.update(json.dumps([record.id, texts]).encode())
     return digest.hexdigest()

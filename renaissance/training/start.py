@@ -119,10 +119,6 @@ def check_trainable(plan: AnyPlan, recipe: Recipe, tasks: TaskSelection) -> None
             raise SpecError(
                 f"The task '{name}' needs other pairs in its batch; give batch.size at least 2 for each part."
             )
-        if entry.fields:
-            raise SpecError(
-                f"The task '{name}' reads {', '.join(entry.fields)} of the data, which images with captions lack."
-            )
 
 
 def _operated(

@@ -40,8 +40,8 @@ def batch(caption_keys: list[list[int]], text_keys: list[int]) -> ApiBatch:
     )  # fmt: skip
 
 
-def lost(vision: Tensor, text: Tensor, keys: Any, *, temperature: float = 1.0) -> Any:
-    task = ImageTextContrast(ItcOptions(temperature=temperature), model=facts())
+def lost(vision: Tensor, text: Tensor, keys: Any, *, temperature: float = 1.0, **options: Any) -> Any:
+    task = ImageTextContrast(ItcOptions(temperature=temperature, **options), model=facts())
     encoded: Any = Encoded(vision, text)
     return task.loss(encoded, None, None, keys)
 
@@ -130,3 +130,58 @@ def test_the_temperature_is_learned() -> None:
     task.loss(encoded, None, None, keys).sum.backward()
     assert task.log_scale.grad is not None
     assert float(task.log_scale.grad) < 0  # a sharper softmax loses less on perfect vectors
+
+
+# --- the sigmoid loss -----------------------------------------------------------------------------------------------
+
+
+def sigmoid_loss(logit: float) -> float:
+    return math.log(1 + math.exp(-logit))
+
+
+def test_the_sigmoid_loss_starts_at_the_published_scale_and_bias() -> None:
+    task = ImageTextContrast(ItcOptions(loss="sigmoid"), model=facts())
+    assert task.bias is not None
+    assert float(task.bias.detach()) == -10.0
+    assert float(task.log_scale.detach()) == pytest.approx(math.log(10), rel=1e-6)
+
+
+def test_two_pairs_have_the_closed_form_of_the_sigmoid_loss() -> None:
+    vectors = torch.eye(WIDTH)[:2]
+    result = lost(vectors, vectors, batch([[1], [2]], [1, 2]), temperature=0.5, loss="sigmoid")
+    assert int(result.count) == 2
+    expected = 2 * sigmoid_loss(2.0 - 10.0) + 2 * sigmoid_loss(10.0)
+    assert float(result.sum.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_caption_of_an_image_is_a_true_pair_of_the_sigmoid_loss() -> None:
+    vision, text = torch.eye(WIDTH)[:2], torch.eye(WIDTH)[[0, 0, 1]]
+    result = lost(vision, text, batch([[1, 2], [3, 0]], [1, 2, 3]), loss="sigmoid")
+    assert float(result.sum.detach()) == pytest.approx(3 * sigmoid_loss(-9.0) + 3 * sigmoid_loss(10.0), rel=1e-5)
+    assert int(result.count) == 2
+
+
+def test_an_equal_caption_counts_once_in_the_sigmoid_loss() -> None:
+    vision, text = torch.randn(2, WIDTH), torch.randn(2, WIDTH)
+    once = lost(vision, text, batch([[1], [2]], [1, 2]), loss="sigmoid")
+    twice = lost(vision, text[[0, 1, 0]], batch([[1], [2]], [1, 2, 1]), loss="sigmoid")
+    torch.testing.assert_close(twice.sum, once.sum)
+
+
+def test_the_published_similarity_leaves_the_bias_out() -> None:
+    vectors, keys = torch.randn(2, WIDTH), batch([[1], [2]], [1, 2])
+    softmax, sigmoid = (
+        lost(vectors, vectors, keys, loss=loss).published["similarity"] for loss in ("softmax", "sigmoid")
+    )
+    torch.testing.assert_close(softmax, sigmoid)
+
+
+def test_the_bias_and_an_unbounded_scale_are_learned() -> None:
+    task = ImageTextContrast(ItcOptions(loss="sigmoid"), model=facts())
+    task.log_scale.data.fill_(5.0)  # beyond CLIP's bound, as the published SigLIP models are
+    encoded: Any = Encoded(torch.eye(WIDTH), torch.eye(WIDTH).roll(1, 0))
+    task.loss(encoded, None, None, batch([[i] for i in range(1, 7)], [1, 2, 3, 4, 5, 6])).sum.backward()
+    assert task.bias is not None
+    for parameter in (task.bias, task.log_scale):
+        assert parameter.grad is not None
+        assert float(parameter.grad.abs()) > 1e-3

@@ -184,7 +184,7 @@ def test_a_layered_vision_tower_is_the_fold_of_its_blocks(kind: str) -> None:
         state = tower.step(index, state)
     features = tower(images(tower), layers=(-1,))
     assert torch.equal(tower.finish(state).tokens, features.tokens)
-    assert torch.equal(features.layers[0], state[0])
+    assert torch.equal(features.layers[0], state.hidden)
     parts = (*tower.embeddings, *tower.blocks, *tower.final)
     listed = [id(parameter) for part in parts for parameter in part.parameters()]
     assert sorted(listed) == sorted(id(parameter) for parameter in tower.parameters())

@@ -20,6 +20,7 @@ from renaissance.errors import SpecError
 build: Any = typed_build  # a tower is an nn.Module too, and options come from any entry
 
 HALVED = sorted(name for name, family in FAMILIES.items() if family.halves)
+SEES_PADDING = {"siglip_text_model", "siglip2_text_model"}
 BASES = sorted(set(FAMILIES) - set(NO_BASES))
 SIZES: dict[str, Any] = {"layers": 3, "width": 32, "heads": 2, "mlp_width": 64, "max_tokens": 24}
 CAPTIONS = ["a red cup", "two dogs run in a big park near the old stone bridge", "snow"]
@@ -262,7 +263,7 @@ def test_halves_hold_the_very_parameters_of_the_blocks() -> None:
 
 @pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - set(HALVED)))
 def test_blocks_of_other_types_are_not_halved(model_type: str) -> None:
-    with pytest.raises(SpecError, match=f"cannot run the blocks of the model type '{model_type}'.*: bert, camembert"):
+    with pytest.raises(SpecError, match=f"cannot run the blocks of the model type '{model_type}'.*: bert, "):
         random_tower(model_type).text_blocks()
 
 
@@ -276,7 +277,7 @@ def test_a_longer_tower_gives_short_texts_as_before(model_type: str, tmp_path: P
     names = tower.resize(40)
     assert set(names) == {name for name, parameter in tower.named_parameters() if parameter.shape != shapes[name]}
     assert len(names) == (model_type != "modernbert")
-    if model_type != "siglip_text_model":  # there is more of the padding that it sees
+    if model_type not in SEES_PADDING:  # there is more of the padding that it sees
         assert torch.equal(tower(texts).tokens, before)
     long = tower.processor(["a " * 60])
     assert long.token_ids.shape == (1, 40)

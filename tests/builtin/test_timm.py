@@ -279,6 +279,17 @@ def test_building_without_data_counts_parameters_and_computes_nothing() -> None:
     assert backbone.width == 32
 
 
+def test_building_without_data_does_not_need_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.linspace
+
+    def swapped(*args: Any, **kwargs: Any) -> torch.Tensor:  # as transformers does while it loads
+        return plain(*args, **{"device": "cpu", **kwargs})
+
+    monkeypatch.setattr(torch, "linspace", swapped)
+    with torch.device("meta"):
+        assert build(options("vit"), weights="random").width == 32
+
+
 def test_pretrained_weights_out_of_reach_are_a_hub_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route to host")
@@ -296,6 +307,7 @@ def test_pretrained_weights_out_of_reach_are_a_hub_error(monkeypatch: pytest.Mon
         ({"model": "resnet18.a9_in1k"}, UnknownComponentError, "resnet18.a1_in1k"),
         ({"model": "hf_hub:someone/something"}, UnknownComponentError, "no model called"),
         ({"model": "coat_tiny"}, SpecError, "neither tokens nor a feature map"),
+        ({"model": "pit_ti_224", "image_size": 64}, SpecError, "1 tokens that are no grid"),
         ({"model": "test_vit", "overrides": {"depht": 2}}, SpecError, "depht"),
         ({"model": "test_vit", "overrides": {"img_size": 64}}, SpecError, "use image_size"),
         ({"model": "test_vit", "layers": 7}, SpecError, "has 6 blocks"),

@@ -32,6 +32,9 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "deit": ("deit", BLOCKS, "absolute"),
     "dinov2": ("dinov2", {**BLOCKS, "mlp_ratio": 2}, "absolute"),
     "registers": ("dinov2_with_registers", {**BLOCKS, "mlp_ratio": 2, "num_register_tokens": 3}, "absolute"),
+    "dinov3": ("dinov3_vit", {**BLOCKS, "num_register_tokens": 2}, "rope"),
+    "ijepa": ("ijepa", BLOCKS, "absolute"),
+    "mae": ("vit_mae", BLOCKS, "absolute"),
     "clip": ("clip_vision_model", BLOCKS, "absolute"),
     "siglip": ("siglip_vision_model", BLOCKS, "absolute"),
     "beit": ("beit", {**BLOCKS, **WITHIN, "use_mean_pooling": False}, "relative"),
@@ -230,7 +233,7 @@ def test_resizing_names_what_changed_and_survives_saving(backbone: Any, name: st
     after = {key: tensor.shape for key, tensor in backbone.state_dict().items()}
     assert after.keys() == before.keys()
     assert set(changed) == {key for key in after if after[key] != before[key]}
-    assert bool(changed) is (name not in ("timm dinov3", "timm mixed"))  # their rotations are computed
+    assert bool(changed) is (name not in ("dinov3", "timm dinov3", "timm mixed"))  # their rotations are computed
     assert backbone.processor.image_size == (size, size)
     features = backbone(pictures(backbone))
     assert features.tokens.shape[1] >= 36

@@ -109,7 +109,7 @@ def test_show_of_a_library_without_a_model_asks_for_one(cli: Cli) -> None:
 
 
 def test_show_says_what_is_known_at_build_only(cli: Cli) -> None:
-    (shown,) = cli("show", "timm:resnet18", "--json").json()["components"]
+    (shown,) = cli("show", "timm:of_a_newer_timm", "--json").json()["components"]
     assert shown["facts"]["width"] == {"unknown": "checked at build"}
 
 
@@ -151,11 +151,13 @@ def test_check_prints_the_canonical_spec(cli: Cli) -> None:
 
 
 def test_check_says_what_is_frozen_and_what_the_build_will_tell(cli: Cli) -> None:
-    result = cli("check", "timm:resnet18 + bert-base, frozen vision, frozen text[:2]")
+    result = cli("check", "timm:of_a_newer_timm + bert-base, frozen vision, frozen text[:2]")
     assert "embeddings and first 2 layers" in result.out
-    several = cli("check", "timm:resnet18 + bert-base, frozen vision[:3], frozen vision[:-2], frozen text.embeddings")
+    several = cli(
+        "check", "timm:of_a_newer_timm + bert-base, frozen vision[:3], frozen vision[:-2], frozen text.embeddings"
+    )
     assert "embeddings and first 3 layers and layers [:-2]" in several.out
-    assert "embeddings and all layers" in cli("check", "timm:resnet18 + bert-base, frozen vision[0:]").out
+    assert "embeddings and all layers" in cli("check", "timm:of_a_newer_timm + bert-base, frozen vision[0:]").out
     assert "checked at build: width" in result.out
 
 

@@ -11,6 +11,7 @@ import torch
 from renaissance.api import Features
 from renaissance.data.load import load_data
 from renaissance.errors import CapabilityError, DataError, NonFiniteError, SpecError
+from renaissance.evaluation.choosing import Measure
 from renaissance.evaluation.evaluate import evaluate, evaluate_split
 from renaissance.evaluation.scorer import ModelScorer
 from renaissance.progress import Silent
@@ -87,7 +88,7 @@ def test_what_cannot_be_measured_says_what_can(model: Any) -> None:
 
 
 def test_a_model_without_tasks_to_measure_says_what_to_add(tiny_model: Callable[..., Any], cache: Path) -> None:
-    with pytest.raises(CapabilityError, match="add 'itm', or 'itc' with 'retrieval'"):
+    with pytest.raises(CapabilityError, match="Add 'itm', 'itc' with 'retrieval'"):
         evaluate(tiny_model(("mlm",)), WORLD)
 
 
@@ -139,4 +140,10 @@ def test_scores_of_pairs_are_those_of_the_model(model: Any, cache: Path) -> None
 def test_a_split_of_one_image_cannot_be_matched(model: Any, cache: Path) -> None:
     records = load_data(WORLD, cache=cache, on_bad_sample="error", validation=0).splits["test"][:1]
     with pytest.raises(DataError, match="this split has none"):
-        evaluate_split(model, "one", records, tasks=["itm"], progress=Silent())
+        evaluate_split(
+            model,
+            "one",
+            records,
+            {"itm": Measure(model.plan.tasks["itm"].entry, model.tasks["itm"])},
+            progress=Silent(),
+        )

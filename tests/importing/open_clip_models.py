@@ -27,12 +27,17 @@ def stirred(model: nn.Module) -> Any:
 class Case:
     """An open_clip model, its checkpoint, and the options that describe it to the importer."""
 
-    def __init__(self, name: str, vision: dict[str, Any], text: dict[str, Any], *, custom: bool, folder: Path) -> None:
+    def __init__(
+        self, kind: str, name: str, vision: dict[str, Any], text: dict[str, Any], *, custom: bool, folder: Path
+    ) -> None:
+        self.kind = kind
+        self.reference = "open_clip.CustomTextCLIP" if custom else "open_clip.CLIP"
         config = open_clip.get_model_config(name)
         width = vision.pop("embed_dim")
-        kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        whole_kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        bias = {"init_logit_bias": -10.0} if kind == "SigLIP-like" else {}
         vision_config = {**config["vision_cfg"], **vision, "image_size": SIZE, "timm_model_pretrained": False}
-        whole = kind(width, vision_config, {**config["text_cfg"], **text})
+        whole = whole_kind(width, vision_config, {**config["text_cfg"], **text}, **bias)
         if hasattr(whole.visual, "set_input_size"):
             whole.visual.set_input_size((SIZE, SIZE))
         self.whole = stirred(whole)
@@ -94,7 +99,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
 def case_of(kind: str, folder: Path) -> Case:
     """Make an open_clip model of a kind, and write its checkpoint into `folder`."""
     name, vision, text, custom = KINDS[kind]
-    return Case(name, dict(vision), dict(text), custom=custom, folder=folder)
+    return Case(kind, name, dict(vision), dict(text), custom=custom, folder=folder)
 
 
 def noise_pictures(count: int = 3) -> list[Image.Image]:

@@ -73,11 +73,19 @@ def test_a_tag_of_weights_decides_the_activation(clip: Case, tmp_path: Path) -> 
 
 
 def test_a_tensor_is_left_out_only_by_name(clip: Case, tmp_path: Path) -> None:
-    clip.write({**clip.whole.state_dict(), "logit_bias": torch.tensor(-10.0)})
-    with pytest.raises(ModelFileError, match="takes the tensor 'logit_bias'"):
+    clip.write({**clip.whole.state_dict(), "teacher_scale": torch.tensor(1.0)})
+    with pytest.raises(ModelFileError, match="takes the tensor 'teacher_scale'"):
         imported(clip, tmp_path / "out")
-    done = import_checkpoint("open-clip", clip.path, tmp_path / "out", **clip.options, leave_out=["logit_bias"])
-    assert done.left_out == ("logit_bias",)
+    done = import_checkpoint("open-clip", clip.path, tmp_path / "out", **clip.options, leave_out=["teacher_scale"])
+    assert done.left_out == ("teacher_scale",)
+
+
+def test_a_bias_of_the_similarities_brings_the_sigmoid_loss(clip: Case, tmp_path: Path) -> None:
+    clip.write({**clip.whole.state_dict(), "logit_bias": torch.tensor([-9.5])})  # older versions stored it as [1]
+    model: Any = imported(clip, tmp_path / "out")
+    assert model.tasks["itc"].bias.item() == -9.5
+    model = imported(clip, tmp_path / "out", leave_out=["logit_bias"])
+    assert model.tasks["itc"].bias is None
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

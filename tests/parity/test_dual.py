@@ -12,31 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from renaissance.api import Batch, VisionInput
 from renaissance.container import load
-from renaissance.data.captions import caption_key
 from renaissance.importing import import_checkpoint
 from renaissance.pretrained import Model
-from renaissance.training.train_step import EncodedBatch
 from tests.importing.open_clip_models import CAPTIONS, Case, case_of, noise_pictures
+from tests.parity.dual_batches import batch_of, contrast
 
 KINDS = ("ViT-B-32", "towers narrower than the space", "timm vision", "SigLIP-like")
-TOLERANCE = {"atol": 1e-5, "rtol": 0.0}
-
-
-def contrast(assembly: Any, batch: Batch) -> Any:
-    """Return what ITC says of a batch: sum, count and the similarities that it publishes."""
-    return assembly.tasks["itc"].loss(EncodedBatch(assembly.encoder, batch, {}), None, None, batch)
-
-
-def batch_of(assembly: Any, pictures: list[Image.Image]) -> Batch:
-    """Return pictures with one caption each, of different lengths, so that all but one are padded."""
-    keys = torch.tensor([caption_key(caption) for caption in CAPTIONS])
-    texts = assembly.encoder.text.processor(list(CAPTIONS))
-    assert not texts.mask.all()
-    each = torch.arange(len(pictures))
-    images: VisionInput = assembly.encoder.vision.processor(pictures)
-    return Batch(images, texts, torch.stack([each, each], 1), each * 0, each, each, keys.unsqueeze(1), keys)
 
 
 @pytest.fixture(params=KINDS)
@@ -61,7 +43,7 @@ def theirs(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_similarity_of_a_dual_encoder_is_the_dot_product_of_embed(
-    tiny_model: Callable[..., Any], tiny_batch: Callable[..., Any]
+    tiny_model: Callable[..., Any], tiny_batch: Callable[..., Any], parity: Callable[[str], Any]
 ) -> None:
     assembly = tiny_model(("itc",), fusion="dual").eval()
     batch = tiny_batch(assembly)
@@ -73,34 +55,43 @@ def test_the_similarity_of_a_dual_encoder_is_the_dot_product_of_embed(
     images, texts = Model(assembly).embed(pictures, captions)
     assert images is not None
     assert texts is not None
-    torch.testing.assert_close(similarity / scale, images @ texts.T, **TOLERANCE)
+    compare = parity("identity: similarity of `dual` is the dot product of `embed`")
+    compare.close("similarity", similarity / scale, images @ texts.T)
     one_by_one = torch.cat([Model(assembly).embed(texts=caption).texts for caption in captions])
-    torch.testing.assert_close(texts, one_by_one, **TOLERANCE)
+    compare.close("texts one by one", texts, one_by_one)
 
 
 # --- open_clip ------------------------------------------------------------------------------------------------------
 
 
-def test_features_are_those_of_open_clip(case: Case, ours: Any) -> None:
+def test_features_are_those_of_open_clip(case: Case, ours: Any, parity: Callable[[str], Any]) -> None:
     images, texts, _ = theirs(case)
     found = Model(ours).embed(noise_pictures(), list(CAPTIONS))
-    torch.testing.assert_close(found.images, images, **TOLERANCE)
-    torch.testing.assert_close(found.texts, texts, **TOLERANCE)
+    compare = parity(case.reference)
+    compare.close(f"{case.kind}: image features", found.images, images)
+    compare.close(f"{case.kind}: text features", found.texts, texts)
 
 
-def test_logits_are_those_of_open_clip(case: Case, ours: Any) -> None:
+def test_logits_are_those_of_open_clip(case: Case, ours: Any, parity: Callable[[str], Any]) -> None:
     images, texts, scale = theirs(case)
+    bias = 0.0 if case.whole.logit_bias is None else case.whole.logit_bias.detach()
     with torch.no_grad():
         logits = contrast(ours, batch_of(ours, noise_pictures())).published["similarity"]
-    torch.testing.assert_close(logits, scale * images @ texts.T, **TOLERANCE)
+    if case.whole.logit_bias is not None:
+        logits = logits + ours.tasks["itc"].bias
+    parity(case.reference).close(f"{case.kind}: logits", logits, scale * images @ texts.T + bias)
 
 
-def test_the_loss_at_equal_temperature_is_that_of_open_clip(case: Case, ours: Any) -> None:
+def test_the_loss_is_that_of_open_clip(case: Case, ours: Any, parity: Callable[[str], Any]) -> None:
     images, texts, scale = theirs(case)
     with torch.no_grad():
         lost = contrast(ours, batch_of(ours, noise_pictures()))
-    expected = open_clip.loss.ClipLoss()(images, texts, scale)
-    torch.testing.assert_close(lost.sum / lost.count, expected, **TOLERANCE)
+    if case.whole.logit_bias is None:
+        name, expected = "ClipLoss", open_clip.loss.ClipLoss()(images, texts, scale)
+    else:
+        name, bias = "SigLipLoss", case.whole.logit_bias.detach()
+        expected = open_clip.loss.SigLipLoss()(images, texts, scale, bias)
+    parity(f"open_clip.{name}").close(f"{case.kind}: loss", lost.sum / lost.count, expected)
 
 
 @pytest.mark.parametrize("case", ["ViT-B-32"], indirect=True)

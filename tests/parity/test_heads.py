@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from renaissance.api import Features, Output, TowerFacts
 from renaissance.builtin.fusion import co_attention, lxmert
@@ -44,12 +45,6 @@ def inputs() -> tuple[Features, Features]:
     return Features(torch.randn(3, 5, VISION), vision_mask), Features(torch.randn(3, 6, WIDTH), text_mask)
 
 
-def assert_close(found: Tensor, expected: Tensor, mask: Tensor | None = None) -> None:
-    difference = (found - expected).abs() if mask is None else (found - expected).abs()[mask]
-    assert found.shape == expected.shape
-    assert difference.max() <= 1e-5
-
-
 def copy(theirs: nn.Module, ours: nn.Module) -> None:
     ours.load_state_dict(theirs.state_dict())
 
@@ -72,7 +67,8 @@ def copy_mlp(intermediate: Any, output: Any, ours: Any) -> None:
     copy(output.LayerNorm, ours.end.norm)
 
 
-def test_lxmert_is_the_stack_of_lxmert_x_layers() -> None:
+def test_lxmert_is_the_stack_of_lxmert_x_layers(parity: Callable[[str], Any]) -> None:
+    same = parity("transformers.LxmertXLayer").close
     from transformers import LxmertConfig
     from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
 
@@ -90,12 +86,13 @@ def test_lxmert_is_the_stack_of_lxmert_x_layers() -> None:
         copy_mlp(theirs.visn_inter, theirs.visn_output, layer.vision_mlp)
         t, v = theirs(t, blocked[1], v, blocked[0])[:2]
     joint: Any = fusion(vision, text, EVERY)
-    assert_close(joint.vision.tokens, v, vision.mask)
-    assert_close(joint.text.tokens, t, text.mask)
+    same("vision tokens", joint.vision.tokens, v, vision.mask)
+    same("text tokens", joint.text.tokens, t, text.mask)
 
 
 @pytest.mark.parametrize("class_token", [True, False])
-def test_merged_attention_is_the_multimodal_model_of_flava(class_token: bool) -> None:
+def test_merged_attention_is_the_multimodal_model_of_flava(class_token: bool, parity: Callable[[str], Any]) -> None:
+    same = parity("transformers.FlavaMultimodalModel").close
     from transformers import FlavaMultimodalConfig, FlavaMultimodalModel
 
     theirs: Any = randomised(FlavaMultimodalModel(FlavaMultimodalConfig(**REFERENCE, use_cls_token=class_token)))
@@ -116,10 +113,10 @@ def test_merged_attention_is_the_multimodal_model_of_flava(class_token: bool) ->
     expected = theirs(tokens, attention_mask=mask.long())
     joint = fusion(vision, text, EVERY)
     streams = expected.last_hidden_state[:, int(class_token) :]
-    assert_close(joint.vision.tokens, streams[:, :5], vision.mask)
-    assert_close(joint.text.tokens, streams[:, 5:], text.mask)
+    same("vision tokens", joint.vision.tokens, streams[:, :5], vision.mask)
+    same("text tokens", joint.text.tokens, streams[:, 5:], text.mask)
     if class_token:
-        assert_close(joint.pooled, expected.pooler_output)
+        same("pooled vector", joint.pooled, expected.pooler_output)
 
 
 def copy_torch_attention(theirs: nn.MultiheadAttention, ours: Any) -> None:
@@ -131,7 +128,8 @@ def copy_torch_attention(theirs: nn.MultiheadAttention, ours: Any) -> None:
     copy(theirs.out_proj, ours.output)
 
 
-def test_pre_norm_co_attention_is_two_stacks_of_torchs_pre_norm_decoder_layers() -> None:
+def test_pre_norm_co_attention_is_two_stacks_of_torchs_pre_norm_decoder_layers(parity: Callable[[str], Any]) -> None:
+    same = parity("torch.nn.TransformerDecoderLayer").close
     options = CrossOptions(**SIZES, norm="pre", norm_eps=1e-5)
     fusion: Any = randomised(co_attention(options, **TOWERS))
     vision, text = inputs()
@@ -169,10 +167,11 @@ def test_pre_norm_co_attention_is_two_stacks_of_torchs_pre_norm_decoder_layers()
     joint: Any = fusion(vision, text, EVERY)
     for name in ("vision", "text"):
         tokens, mask = streams[name]
-        assert_close(getattr(joint, name).tokens, getattr(fusion, f"{name}_norm")(tokens), mask)
+        same(f"{name} tokens", getattr(joint, name).tokens, getattr(fusion, f"{name}_norm")(tokens), mask)
 
 
-def test_text_cross_attention_is_the_text_encoder_of_blip() -> None:
+def test_text_cross_attention_is_the_text_encoder_of_blip(parity: Callable[[str], Any]) -> None:
+    same = parity("transformers.BlipTextModel").close
     from transformers import BlipTextConfig
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
@@ -193,11 +192,12 @@ def test_text_cross_attention_is_the_text_encoder_of_blip() -> None:
             encoder_hidden_states=vision.tokens[row : row + 1, :patches],
             is_decoder=False,
         )
-        assert_close(joint.text.tokens[row], expected.last_hidden_state[0], text.mask[row])
-        assert_close(joint.pooled[row], expected.pooler_output[0])
+        same("text tokens", joint.text.tokens[row], expected.last_hidden_state[0], text.mask[row])
+        same("pooled vector", joint.pooled[row], expected.pooler_output[0])
 
 
-def test_q_former_is_that_of_blip_2() -> None:
+def test_q_former_is_that_of_blip_2(parity: Callable[[str], Any]) -> None:
+    same = parity("transformers.Blip2QFormerModel").close
     from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
     config = Blip2QFormerConfig(
@@ -225,9 +225,9 @@ def test_q_former_is_that_of_blip_2() -> None:
     ).last_hidden_state
     joint = fusion(vision, text, EVERY)
     assert next(cross, None) is None
-    assert_close(joint.vision.tokens, expected[:, :4])
-    assert_close(joint.text.tokens, expected[:, 4:], text.mask)
-    assert_close(joint.pooled, expected[:, :4].mean(1))
+    same("vision tokens", joint.vision.tokens, expected[:, :4])
+    same("text tokens", joint.text.tokens, expected[:, 4:], text.mask)
+    same("pooled vector", joint.pooled, expected[:, :4].mean(1))
 
 
 def copy_bridge(theirs: Any, fusion: Any) -> None:
@@ -249,7 +249,8 @@ def copy_bridge(theirs: Any, fusion: Any) -> None:
         copy(getattr(theirs, f"cross_modal_{name}_pooler").dense, getattr(fusion, f"{stream}_pooler").dense)
 
 
-def test_bridge_is_the_fusion_of_bridge_tower() -> None:
+def test_bridge_is_the_fusion_of_bridge_tower(parity: Callable[[str], Any]) -> None:
+    same = parity("transformers.BridgeTowerModel (fusion)").close
     from transformers import BridgeTowerConfig, BridgeTowerModel
 
     vision_width = 64  # the reference has one head for each 64
@@ -269,6 +270,6 @@ def test_bridge_is_the_fusion_of_bridge_tower() -> None:
         Features(text_layers[-1], mask, layers=text_layers[-3:]),
         EVERY,
     )
-    assert_close(joint.vision.tokens, expected.image_features)
-    assert_close(joint.text.tokens, expected.text_features, mask)
-    assert_close(joint.pooled, torch.cat(expected.pooler_output.split(WIDTH, dim=-1)[::-1], dim=-1))
+    same("vision tokens", joint.vision.tokens, expected.image_features)
+    same("text tokens", joint.text.tokens, expected.text_features, mask)
+    same("pooled vector", joint.pooled, torch.cat(expected.pooler_output.split(WIDTH, dim=-1)[::-1], dim=-1))

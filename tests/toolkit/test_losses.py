@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from renaissance.toolkit.losses import multi_positive_nce
+from renaissance.toolkit.losses import multi_positive_nce, sigmoid_pairs
 
 
 def naive(similarity: list[list[float]], positive: list[list[bool]], candidates: list[bool]) -> list[float]:
@@ -68,3 +68,20 @@ def test_large_scores_do_not_overflow() -> None:
     similarity = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
     every = torch.ones(2, dtype=torch.bool)
     assert multi_positive_nce(similarity, torch.eye(2, dtype=torch.bool), every).tolist() == [0.0, 0.0]
+
+
+def test_the_sigmoid_loss_is_the_binary_cross_entropy_of_every_candidate() -> None:
+    logits = torch.randn(3, 5)
+    positive, candidates = torch.rand(3, 5) < 0.4, torch.tensor([1, 1, 0, 1, 1], dtype=torch.bool)
+    expected = F.binary_cross_entropy_with_logits(logits, positive.float(), reduction="none")[:, candidates].sum(1)
+    torch.testing.assert_close(sigmoid_pairs(logits, positive, candidates), expected)
+
+
+def test_the_sigmoid_loss_does_not_overflow() -> None:
+    every = torch.ones(2, dtype=torch.bool)
+    logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    found = sigmoid_pairs(logits, torch.tensor([[False, True]]), every)
+    assert found.tolist() == [2e4]
+    found.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[1.0, -1.0]]

@@ -1,0 +1,221 @@
+"""From items to batches: distinct images or regions, distinct texts, and every pair of them within an item.
+
+Letters in shapes: V distinct images, T distinct texts, P pairs, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from renaissance import recipe
+from renaissance.api import Batch, Box, Item, ItemTask, TextInput, TextProcessor, VisionInput
+from renaissance.data.augment import augment
+from renaissance.data.captions import caption_key
+from renaissance.data.decode import decode
+from renaissance.data.sampling import sample_seed
+from renaissance.errors import DataError, SampleError
+from renaissance.recipe import OnBadSample
+from renaissance.toolkit.images import ImageProcessor
+
+NOTHING = -1  # stands in a pair for the modality that an item does not have
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An image of an item, or a region of it; `number` says which of the item's images or boxes."""
+
+    item: int
+    number: int
+    key: tuple[str, Box | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the items of a batch lie in it: distinct views and texts, and the pairs of them.
+
+    images: the first view of each distinct image; texts: each distinct text, or pair of texts. pairs: (place in
+    `images` or -1, place in `texts` or -1, number of the image, item).
+    """
+
+    images: tuple[View, ...]
+    texts: tuple[tuple[str, ...], ...]
+    pairs: tuple[tuple[int, int, int, int], ...]
+
+
+def lay_out(items: Sequence[Item], *, regions: bool = False, paired: bool = False) -> Layout:
+    """Return where the images (or, with `regions`, the boxes) and the texts of items go; `paired`: two texts are one.
+
+    Raises:
+        DataError: an item has neither image nor text, or no box where boxes are asked for.
+    """
+    images: dict[tuple[str, Box | None], tuple[int, View]] = {}
+    texts: dict[tuple[str, ...], int] = {}
+    pairs: list[tuple[int, int, int, int]] = []
+    for number, item in enumerate(items):
+        rows = []
+        for view in _views(number, item, regions=regions):
+            place, _ = images.setdefault(view.key, (len(images), view))
+            rows.append((place, view.number))
+        written = ((item.texts,) if paired else tuple((text,) for text in item.texts)) if item.texts else ()
+        columns = [texts.setdefault(text, len(texts)) for text in written]
+        if not rows and not columns:
+            raise DataError(f"{item.row}: the item '{item.id}' has neither image nor text. Prepare the data again.")
+        pairs += [(v, t, slot, number) for v, slot in rows or [(NOTHING, 0)] for t in columns or [NOTHING]]
+    return Layout(tuple(view for _, view in images.values()), tuple(texts), tuple(pairs))
+
+
+def _views(number: int, item: Item, *, regions: bool) -> list[View]:
+    if not regions:
+        return [View(number, index, (image.name, None)) for index, image in enumerate(item.images)]
+    if not item.boxes or not item.images:
+        raise DataError(f"{item.row}: the item '{item.id}' has no boxes to choose from. Prepare the data again.")
+    return [View(number, index, (item.images[0].name, box)) for index, box in enumerate(item.boxes)]
+
+
+def open_view(item: Item, view: View) -> Image.Image:
+    """Return the upright RGB picture of a view: a whole image, or what is inside of a box of it.
+
+    Raises:
+        SampleError: the image cannot be read or decoded, or the box has nothing of it; the message names the item.
+    """
+    _, box = view.key
+    source = item.images[view.number if box is None else 0]
+    try:
+        picture = decode(source.read(), name=f"{item.row}: {source.name}")
+    except SampleError as error:
+        raise error if str(error).startswith(item.row) else SampleError(f"{item.row}: {error}") from None
+    return picture if box is None else _cropped(picture, box, item)
+
+
+def _cropped(picture: Image.Image, box: Box, item: Item) -> Image.Image:
+    """Return what lies inside of a box, each side rounded to whole pixels, at least one pixel wide and high."""
+    x, y, width, height = box
+    left, top = max(0, round(x)), max(0, round(y))
+    right, bottom = min(picture.width, round(x + width)), min(picture.height, round(y + height))
+    if width <= 0 or height <= 0 or left >= picture.width or top >= picture.height or right <= 0 or bottom <= 0:
+        size = f"{picture.width} x {picture.height}"
+        raise SampleError(f"{item.row}: the box {list(box)} lies outside of its image of {size} pixels. Mend the data.")
+    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def tokenized(texts: Sequence[tuple[str, ...]], processor: TextProcessor) -> TextInput:
+    """Tokenize texts, or pairs of texts; no text gives ids of shape [0, 1]."""
+    if not texts:
+        return TextInput(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool))
+    if all(len(text) == 1 for text in texts):
+        return processor([text[0] for text in texts])
+    return processor([text[0] for text in texts], [text[1] for text in texts])
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCollator:
+    """Makes batches of items: pure in (seed, epoch, items). targets: by task, what makes its targets of the items."""
+
+    images: ImageProcessor
+    texts: TextProcessor
+    seed: int
+    targets: Mapping[str, Callable[[Sequence[Item]], Tensor]] = field(default_factory=dict)
+    slots: int = 1
+    regions: bool = False
+    paired: bool = False
+    augmentation: recipe.Augmentation | None = None
+    on_bad_sample: OnBadSample = "error"
+
+    def __call__(self, items: Sequence[Item], epoch: int) -> Batch:
+        """Return the batch of these items; those that cannot be used are left out, where bad samples are skipped.
+
+        Raises:
+            SampleError: an image cannot be used (on_bad_sample "error"), or none of them can.
+            DataError: an item has no label, or a wrong one.
+        """
+        pixels, good, skipped = self._read(items, epoch)
+        layout = lay_out(good, regions=self.regions, paired=self.paired)
+        vision = [pixels[view.key] for view in layout.images]
+        return batch_of(
+            good,
+            layout,
+            VisionInput(torch.stack(vision)) if vision else None,
+            tokenized(layout.texts, self.texts),
+            slots=self.slots,
+            seeds=[sample_seed(self.seed, epoch, item.id) for item in good],
+            targets={name: make(good) for name, make in self.targets.items()},
+            skipped=skipped,
+        )
+
+    def _read(
+        self, items: Sequence[Item], epoch: int
+    ) -> tuple[dict[tuple[str, Box | None], Tensor], list[Item], tuple[str, ...]]:
+        """Return uint8 pixels [3, H, W] of the views, the items that can be used, and a line for each that cannot."""
+        pixels: dict[tuple[str, Box | None], Tensor] = {}
+        good: list[Item] = []
+        skipped: list[str] = []
+        for number, item in enumerate(items):
+            try:
+                for view in _views(number, item, regions=self.regions):
+                    if view.key not in pixels:
+                        pixels[view.key] = self._pixels(item, view, epoch)
+            except SampleError as error:
+                if self.on_bad_sample == "error":
+                    raise
+                skipped.append(str(error))
+            else:
+                good.append(item)
+        if not good:
+            raise SampleError(f"No item of a batch of {len(items)} can be used; the first: {skipped[0]}")
+        return pixels, good, tuple(skipped)
+
+    def _pixels(self, item: Item, view: View, epoch: int) -> Tensor:
+        picture = open_view(item, view)
+        if self.augmentation is None or not self.augmentation.any or self.regions:
+            return self.images([picture]).pixels[0]
+        return augment(picture, self.images, self.augmentation, sample_seed(self.seed, epoch, item.id))
+
+
+def collator_of(
+    tasks: Mapping[str, ItemTask], images: ImageProcessor, texts: TextProcessor, seed: int, **others: object
+) -> ItemCollator:
+    """Return what makes batches for tasks on the same items.
+
+    Raises:
+        DataError: the tasks want different batches of the same items.
+    """
+    kinds = {(task.slots, task.regions, task.paired) for task in tasks.values()}
+    if len(kinds) != 1:
+        raise DataError(f"The tasks {', '.join(tasks)} read items differently; train them one after the other.")
+    ((slots, regions, paired),) = kinds
+    made = {name: task.targets for name, task in tasks.items()}
+    return ItemCollator(images, texts, seed, made, slots, regions, paired, **others)  # type: ignore[arg-type]  # its own fields
+
+
+def batch_of(
+    items: Sequence[Item],
+    layout: Layout,
+    images: VisionInput | None,
+    texts: TextInput,
+    *,
+    slots: int = 1,
+    seeds: Sequence[int] | None = None,
+    targets: Mapping[str, Tensor] | None = None,
+    skipped: tuple[str, ...] = (),
+) -> Batch:
+    """Return the batch of items that are laid out so; slots are all 0 where an item's images are not told apart."""
+    pairs = torch.tensor(layout.pairs)  # [P, 4]
+    drawn = torch.tensor(list(seeds) if seeds is not None else [0] * len(items))
+    return Batch(
+        images=images,
+        texts=texts,
+        pairs=pairs[:, :2],
+        slots=pairs[:, 2] if slots > 1 else torch.zeros(len(pairs), dtype=torch.int64),
+        items=pairs[:, 3],
+        seeds=drawn[pairs[:, 3]],
+        caption_keys=torch.zeros(len(layout.images), 1, dtype=torch.int64),
+        text_keys=torch.tensor([caption_key("\n".join(text)) for text in layout.texts], dtype=torch.int64),
+        ids=tuple(item.id for item in items),
+        targets=targets or {},
+        skipped=skipped,
+    )

@@ -1,0 +1,197 @@
+"""What a BridgeTower's checkpoint, and the files beside it, say of the model: sizes, heads, tasks, and its spec."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renaissance.errors import ModelFileError
+from renaissance.importing.checkpoint import Checkpoint
+from renaissance.importing.importers import BridgeTowerOptions
+from renaissance.spec import shown
+
+VISUAL, TEXT = "vision_model.visual.", "text_model."
+HEADS, PADDING, DROPOUT, EPS = 12, 1, 0.1, 1e-5  # BridgeTower's own, where config.json says nothing
+HEAD_WIDTH = 64  # of the vision tower, whatever its width
+# section and name in config.json: what alone can be imported
+FIXED: tuple[tuple[str, str, Any], ...] = (
+    ("", "hidden_act", "gelu"),
+    ("", "layer_norm_eps", EPS),
+    ("", "link_tower_type", "add"),
+    ("text_config", "hidden_act", "gelu"),
+    ("text_config", "layer_norm_eps", EPS),
+    ("text_config", "is_decoder", False),
+    ("vision_config", "layer_norm_eps", EPS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a checkpoint, the config.json beside it and the options say of a model.
+
+    prefix: what the names of the encoder's tensors begin with. vision, text, fusion: options of these parts. images:
+    mean and std of the pictures, where they are told. tied: the MLM decoder is the word embeddings.
+    """
+
+    prefix: str
+    vision: Mapping[str, Any]
+    text: Mapping[str, Any]
+    fusion: Mapping[str, Any]
+    images: Mapping[str, Any]
+    tied: bool
+
+
+def spec_of(found: Found) -> dict[str, Any]:
+    """Return the spec of the model: both towers random, as the checkpoint brings the weights."""
+    text = "roberta-base" if found.text["layers"] <= 12 else "roberta-large"
+    return {
+        "architecture": "two-tower",
+        "vision": {"name": "open-clip:ViT-B-16-quickgelu", "options": found.vision},
+        "text": {"name": text, "options": found.text},
+        "fusion": {"name": "bridge", "options": found.fusion},
+        "rules": [{"action": "random", "part": {"name": "both"}}],
+    }
+
+
+def tasks_in(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Return the tasks whose heads the checkpoint has, with their options."""
+    tasks: dict[str, dict[str, Any]] = {}
+    if "mlm_score.bias" in checkpoint:
+        tasks["mlm"] = {"norm_eps": EPS}
+    if "itm_score.fc.weight" in checkpoint:
+        tasks["itm"] = {}
+    if "itc_text_head.fc.weight" in checkpoint:
+        tasks["itc"] = {"width": checkpoint.shape("itc_text_head.fc.weight", 2)[0]}
+    return tasks
+
+
+def found_in(checkpoint: Checkpoint, options: BridgeTowerOptions) -> Found:
+    """Read the sizes off the tensors, and what these do not say off config.json, the options, or BridgeTower."""
+    config = _config(checkpoint)
+    text_config, vision_config = config.get("text_config") or {}, config.get("vision_config") or {}
+    padding = text_config.get("pad_token_id")
+    prefix = "bridgetower." if any(name.startswith("bridgetower.") for name in checkpoint.names) else ""
+    heads = options.heads or text_config.get("num_attention_heads", HEADS)
+    dropout = text_config.get("hidden_dropout_prob", DROPOUT)
+    text = _text_options(checkpoint, prefix, padding if isinstance(padding, int) else PADDING)
+    tokenizer = options.tokenizer or _own_tokenizer(checkpoint)
+    return Found(
+        prefix=prefix,
+        vision=_vision_options(checkpoint, prefix, text["layers"], vision_config.get("image_size")),
+        text={**text, "heads": heads, "dropout": dropout, "tokenizer": tokenizer},
+        fusion={**_fusion_options(checkpoint, prefix), "heads": heads, "dropout": dropout},
+        images=_images(checkpoint),
+        tied=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+def _vision_options(checkpoint: Checkpoint, prefix: str, layers: int, image_size: object) -> dict[str, Any]:
+    """Return the options of the vision tower; BridgeTower runs as many blocks of it as the text tower has."""
+    width, _, patch, _ = checkpoint.shape(f"{prefix}{VISUAL}embeddings.patch_embedding.weight", 4)
+    positions, _ = checkpoint.shape(f"{prefix}{VISUAL}embeddings.position_embedding.weight", 2)
+    return {
+        "image_size": image_size if isinstance(image_size, int) else math.isqrt(positions - 1) * patch,
+        "overrides": {
+            "width": width,
+            "layers": layers,
+            "heads": max(1, width // HEAD_WIDTH),
+            "patch_size": patch,
+            "embed_dim": 1,  # BridgeTower has no projection, and our tower drops one that changes the width
+        },
+    }
+
+
+def _text_options(checkpoint: Checkpoint, prefix: str, padding: int) -> dict[str, Any]:
+    block = f"{prefix}{TEXT}encoder.layer."
+    positions, width = checkpoint.shape(f"{prefix}{TEXT}embeddings.position_embeddings.weight", 2)
+    return {
+        "layers": _count(checkpoint, block, ".output.dense.weight"),
+        "width": width,
+        "mlp_width": checkpoint.shape(f"{block}0.intermediate.dense.weight", 2)[0],
+        "max_tokens": positions - padding - 1,  # RoBERTa's positions start after the padding's number
+    }
+
+
+def _fusion_options(checkpoint: Checkpoint, prefix: str) -> dict[str, Any]:
+    block = f"{prefix}cross_modal_text_layers."
+    hidden, width = checkpoint.shape(f"{block}0.intermediate.dense.weight", 2)
+    ratio = hidden / max(1, width)  # a width of 0 is refused with the options
+    return {
+        "layers": _count(checkpoint, block, ".output.dense.weight"),
+        "width": width,
+        "mlp_ratio": ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf),
+        "norm_eps": EPS,
+        "shared_projection": f"{prefix}cross_modal_text_transform.weight" in checkpoint,
+    }
+
+
+def _count(checkpoint: Checkpoint, before: str, after: str) -> int:
+    """Return how many blocks there are, at least one: of that the tensors are asked for, by name."""
+    count = 1
+    while f"{before}{count}{after}" in checkpoint:
+        count += 1
+    return count
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    path = Path(checkpoint.source).absolute()
+    return path if path.is_dir() else path.parent
+
+
+def _own_tokenizer(checkpoint: Checkpoint) -> str | None:
+    """Return the checkpoint's folder, if its tokenizer is there, or None for RoBERTa's from the Hub."""
+    folder = _folder(checkpoint)
+    return str(folder) if (folder / "tokenizer.json").is_file() else None
+
+
+def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return the config.json beside the checkpoint, or nothing if there is none.
+
+    Raises:
+        ModelFileError: it cannot be read, is that of another model, or asks for what the import does not do.
+    """
+    path = _folder(checkpoint) / "config.json"
+    config = _read(path)
+    if config and config.get("model_type") != "bridgetower":
+        raise ModelFileError(f"{path} is no config of a BridgeTower. Put the checkpoint's own beside it, or none.")
+    for section, name, only in FIXED:
+        values = config if not section else config.get(section) or {}
+        value = values.get(name, only) if isinstance(values, dict) else values
+        if value != only:
+            where = f"{section}.{name}" if section else name
+            raise ModelFileError(f"{path}: '{where}' is {shown(value)}, and only {only} can be imported.")
+    return config
+
+
+def _images(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return mean and std of the pictures, if preprocessor_config.json tells them; CLIP's are BridgeTower's own.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
+    values = _read(_folder(checkpoint) / "preprocessor_config.json")
+    if values.get("do_normalize") is False:
+        return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    told = {"mean": values.get("image_mean"), "std": values.get("image_std")}
+    return {name: tuple(numbers) for name, numbers in told.items() if isinstance(numbers, list)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a JSON file says, or nothing if there is none.
+
+    Raises:
+        ModelFileError: it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} cannot be read ({shown(error)}). Get it again, or take it away.") from None
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path} holds no object of JSON. Get it again, or take it away.")
+    return values

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from renaissance.api import Capabilities, Features, SavedBackbone, TextInput
+from renaissance.builtin.timm_entries import TimmOptions
+from renaissance.builtin.timm_vision import build as build_vision
+from renaissance.builtin.transformers_options import LibraryTextOptions
+from renaissance.builtin.transformers_text import build as build_text
+from renaissance.testing.backbones import CHECKS, ConformanceError, check_backbone
+
+VISION = TimmOptions(
+    model="vit_tiny_patch16_224", image_size=64, overrides={"embed_dim": 32, "depth": 2, "num_heads": 2}
+)
+TEXT = LibraryTextOptions(
+    model="bert", layers=2, width=32, heads=2, mlp_width=64, max_tokens=24, tokenizer="renaissance"
+)
+
+
+def vision() -> Any:
+    torch.manual_seed(0)
+    return build_vision(VISION, weights="random")
+
+
+def text() -> Any:
+    torch.manual_seed(0)
+    return build_text(TEXT, weights="random", saved=None)
+
+
+def check(backbone: Any, facts: Capabilities | None = None, rebuild: Any = None) -> tuple[str, ...]:
+    is_text = hasattr(backbone.processor, "facts")
+    build, options = (build_text, TEXT) if is_text else (build_vision, VISION)
+
+    def again(saved: SavedBackbone) -> Any:
+        return build(options, weights="none", saved=saved)  # type: ignore[operator]  # either of two factories
+
+    modality: Any = "text" if is_text else "vision"
+    return check_backbone(backbone, facts or Capabilities(), modality=modality, rebuild=rebuild or again)
+
+
+def changed(backbone: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The backbone with other tokens."""
+
+    def hook(_: nn.Module, __: Any, features: Features) -> Features:
+        return replace(features, tokens=change(features.tokens))
+
+    backbone.register_forward_hook(hook)
+    return backbone
+
+
+def transposed(tokens: Tensor) -> Tensor:
+    grid = tokens[:, 1:].unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2)
+    return torch.cat([tokens[:, :1], grid], dim=1)
+
+
+def test_every_check_that_applies_is_made() -> None:
+    assert check(vision()) == tuple(name for name in CHECKS if name != "padding")
+    assert check(text()) == tuple(name for name in CHECKS if name != "grid order")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 3}, {"width": 64}, {"class_token": False}, {"grid": (2, 8)}, {"patch_size": 8}]
+)
+def test_wrong_facts_are_rejected(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConformanceError, match=rf"'width and depth' failed: {next(iter(wrong))}"):
+        check(vision(), Capabilities(**wrong))
+
+
+def test_tokens_column_by_column_are_rejected() -> None:
+    with pytest.raises(ConformanceError, match="'grid order'"):
+        check(changed(vision(), transposed))
+
+
+def test_a_text_whose_padding_is_attended_to_is_rejected() -> None:
+    def all_real(_: nn.Module, args: tuple[TextInput]) -> TextInput:
+        return replace(args[0], mask=torch.ones_like(args[0].mask))
+
+    def padded(_: nn.Module, args: tuple[TextInput], features: Features) -> Features:
+        return replace(features, mask=args[0].token_ids != 0)
+
+    broken = text()
+    broken.register_forward_pre_hook(all_real)
+    broken.register_forward_hook(padded)
+    with pytest.raises(ConformanceError, match="'padding' failed: a difference"):
+        check(broken)
+
+
+def test_an_input_that_sees_its_batch_is_rejected() -> None:
+    with pytest.raises(ConformanceError, match="'batch'"):
+        check(changed(vision(), lambda tokens: tokens - 0.1 * tokens.mean(dim=0)))
+
+
+def test_chance_in_evaluation_is_rejected() -> None:
+    with pytest.raises(ConformanceError, match="'eval'"):
+        check(changed(vision(), lambda tokens: tokens + 1e-6 * torch.rand_like(tokens)))
+
+
+def test_a_call_that_is_not_the_fold_of_its_blocks_is_rejected() -> None:
+    with pytest.raises(ConformanceError, match="'layers'"):
+        check(changed(vision(), lambda tokens: tokens * 1.000001))
+
+
+def test_a_parameter_without_use_is_rejected() -> None:
+    broken = vision()
+    broken.leftover = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ConformanceError, match=r"'gradients' failed.*leftover"):
+        check(broken)
+
+
+def test_a_backbone_that_is_built_again_otherwise_is_rejected() -> None:
+    def shallower(saved: SavedBackbone) -> Any:
+        return build_vision(VISION.model_copy(update={"layers": 1}), weights="random")
+
+    with pytest.raises(ConformanceError, match=r"'round trip' failed.*blocks\.1"):
+        check(vision(), rebuild=shallower)
