@@ -22,6 +22,7 @@ help:
 	@echo 'make backbones  run the sweep of backbones; write docs/backbones.md and what check knows'
 	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
 	@echo 'make costs      count what models cost; write docs/costs.md'
+	@echo 'make corpora    write the table of docs/corpora.md'
 	@echo 'make bench      print the benchmarks'
 
 demo: setup
@@ -56,6 +57,9 @@ parity: setup-dev
 
 costs: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/costs.py
+
+corpora: setup-dev
+	$(BIN)/python -m tests.data.corpora
 
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py

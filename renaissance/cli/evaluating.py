@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from renaissance.cli.output import JsonFlag, print_json
 from renaissance.cli.quiet import quiet
-from renaissance.errors import SpecError
+from renaissance.errors import CapabilityError, OutputError, SpecError
 from renaissance.spec import shown
+
+if TYPE_CHECKING:
+    from renaissance.evaluation.evaluate import SplitScores
 
 ModelArgument = Annotated[
     str,
@@ -39,6 +44,13 @@ def evaluate(
     data: DataOption = None,
     task: Annotated[Names, typer.Option("--task", help="Measure this task; default: all that can be.")] = None,
     split: Annotated[Names, typer.Option("--split", help="Measure on this split; default: all.")] = None,
+    all_tasks: Annotated[
+        bool, typer.Option("--all-tasks", help="Every task that can, on all prepared data below the folder --data.")
+    ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="Write the prediction files of tasks to this folder.", show_default=False),
+    ] = None,
     on_bad_sample: Annotated[
         Literal["error", "skip"], typer.Option("--on-bad-sample", help="What to do with a sample that cannot be used.")
     ] = "error",
@@ -47,32 +59,59 @@ def evaluate(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show both directions of recalls.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure a saved model on images with captions, or on the splits of a recipe's data."""
-    section = _data(model, data)
+    """Measure a saved model on images with captions, on prepared data, or on the splits of a recipe's data."""
+    if all_tasks and (data is None or task):
+        raise SpecError("--all-tasks measures by every task on all data below a folder: give --data, and no --task.")
+    section: Any = data if all_tasks else _data(model, data)
     with quiet():
         import renaissance
         from renaissance.progress import Bars, closing
 
         loaded = renaissance.from_pretrained(model, revision=revision, trust=tuple(trust or ()))
         with closing(Bars()) as progress:
-            found = renaissance.evaluate(
-                loaded, section, tasks=task, splits=split, on_bad_sample=on_bad_sample, progress=progress
-            )
+            if all_tasks:
+                from renaissance.evaluation.evaluate import evaluate_all
+
+                found = evaluate_all(loaded, section, splits=split, progress=progress)
+            else:
+                found = renaissance.evaluate(
+                    loaded, section, tasks=task, splits=split, on_bad_sample=on_bad_sample, progress=progress
+                )
+    if predictions is not None:
+        _write_predictions(found, predictions)
     rows = [row for scores in found for row in scores.rows()]
     if as_json:
-        sizes = {
-            scores.split: {
-                "images": scores.images,
-                "captions": scores.captions,
-                "distinct_texts": scores.distinct_texts,
-            }
-            for scores in found
-        }
+        sizes = {"/".join(filter(None, (scores.data, scores.split))): scores.sizes() for scores in found}
         print_json({"model": model, "splits": sizes, "scores": rows})
     else:
         from renaissance.cli.scores import print_scores
 
         print_scores(rows, verbose=verbose)
+
+
+def _write_predictions(found: Sequence[SplitScores], folder: Path) -> None:
+    """Write a JSON file for each task and split that has predictions.
+
+    Raises:
+        OutputError: it cannot be written.
+        CapabilityError: no task that was measured has any.
+    """
+    from renaissance.durable import write_atomically
+
+    files = {
+        "-".join(filter(None, (scores.data, scores.split, task))) + ".json": rows
+        for scores in found
+        for task, rows in scores.submissions.items()
+        if rows
+    }
+    if not files:
+        raise CapabilityError("None of the tasks that were measured has a prediction file. Leave --predictions out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in files.items():
+            write_atomically(folder / name, json.dumps(rows, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise OutputError(f"'{folder}' cannot be written ({error.strerror or error}). Choose another folder.") from None
 
 
 def _data(model: str, data: Path | None) -> Any:

@@ -32,14 +32,22 @@ def print_run_scores(results: Mapping[str, Any], *, verbose: bool) -> None:
 
 
 def print_scores(rows: Iterable[Row], *, verbose: bool) -> None:
-    """Print one row a score of one model."""
+    """Print one row a score of one model; the data stand in a column of their own where there are several."""
     shown = [row for row in rows if verbose or not _said_by_means(row["name"])]
+    where = ("data", "split", "task") if any(row.get("data") for row in shown) else ("split", "task")
     cells = [
-        [row["split"], row["task"], row["name"], f"{row['chance']:.1f}", _with_interval(row), str(row["n"])]
+        [
+            *(row[name] for name in where),
+            row["name"],
+            f"{row['chance']:.1f}",
+            _with_interval(row),
+            f"{row['ties']:.2f}%",
+            str(row["n"]),
+        ]
         for row in shown
     ]
-    numbers = ("chance", "score [95%]", "decisions")
-    print_table(("split", "task", "score", *numbers), cells, right=numbers)
+    numbers = ("chance", "score [95%]", "ties", "decisions")
+    print_table((*where, "score", *numbers), cells, right=numbers)
 
 
 def _key(row: Row) -> tuple[str, str, str]:

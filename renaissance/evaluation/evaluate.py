@@ -19,7 +19,7 @@ from renaissance.data.decode import decode
 from renaissance.data.load import load_data
 from renaissance.data.prepared import Prepared, is_prepared
 from renaissance.data.records import Record
-from renaissance.errors import DataError, SampleError
+from renaissance.errors import CapabilityError, DataError, SampleError
 from renaissance.evaluation.choosing import Measure, chosen_measures
 from renaissance.evaluation.items import ModelItemScorer
 from renaissance.evaluation.scorer import ModelScorer
@@ -38,7 +38,8 @@ NOTHING_STORED = Stores()
 class SplitScores:
     """What was measured on one split: how much it holds, the scores of each task, and a line a sample left out.
 
-    items: how many items, where tasks are on these; submissions: by task, the rows of its prediction file.
+    items: how many items, where tasks are on these. data: which data the split is of, where several were measured.
+    submissions: by task, the rows of its prediction file.
     """
 
     split: str
@@ -48,6 +49,7 @@ class SplitScores:
     scores: Mapping[str, Sequence[Score]]
     skipped: tuple[str, ...] = ()
     items: int | None = None
+    data: str = ""
     submissions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, int]:
@@ -57,8 +59,9 @@ class SplitScores:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-able row a score."""
+        named = {"data": self.data} if self.data else {}
         return [
-            {"split": self.split, "task": task, **asdict(score)}
+            {**named, "split": self.split, "task": task, **asdict(score)}
             for task, scores in self.scores.items()
             for score in scores
         ]
@@ -109,6 +112,46 @@ def evaluate(
     return found
 
 
+def evaluate_all(
+    model: Any,
+    folder: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    batch_size: int = 64,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> list[SplitScores]:
+    """Measure a model by every task that can, on all data that `renaissance data prepare` wrote below a folder.
+
+    Data that no task of the model is for are passed over; `splits`: measure these, of the data that have them.
+
+    Raises:
+        DataError: there are no prepared data below the folder.
+        CapabilityError: no task of this model can be measured on any of them.
+    """
+    root = Path(folder).expanduser()
+    found: list[SplitScores] = []
+    passed: list[CapabilityError] = []
+    prepared = [place for place in (root, *sorted(root.iterdir())) if is_prepared(place)] if root.is_dir() else []
+    if not prepared:
+        raise DataError(f"'{root}' has no prepared data below it. Try: renaissance data prepare --help")
+    for place in prepared:
+        known = Prepared(place)
+        chosen = [name for name in known.splits if splits is None or name in splits]
+        section = PreparedData(path=str(place), train=known.splits[0], splits=tuple(chosen))
+        try:
+            scores = (
+                evaluate(model, section, batch_size=batch_size, registry=registry, progress=progress) if chosen else []
+            )
+        except CapabilityError as error:
+            passed.append(error)
+        else:
+            found += [replace(one, data=place.name) for one in scores]
+    if not found and passed:
+        raise passed[0]
+    return found
+
+
 def _section(data: Data | str | Path) -> tuple[Data, bool]:
     """Return the data section that a folder stands for, and whether all of it is measured."""
     if not isinstance(data, str | Path):
@@ -133,7 +176,7 @@ def evaluate_items(
         rows = {name: tuple(measure.task.submission(scorer)) for name, measure in measures.items()}
     texts = [caption_key(text) for item in items for text in item.texts]
     images = {image.name for item in items for image in item.images}
-    return SplitScores(split, len(images), len(texts), len(set(texts)), scores, (), len(items), rows)
+    return SplitScores(split, len(images), len(texts), len(set(texts)), scores, items=len(items), submissions=rows)
 
 
 def evaluate_split(
