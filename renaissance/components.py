@@ -30,8 +30,10 @@ from renaissance.spec import LIBRARIES, FusionSpec, Layers, TowerSpec, did_you_m
 TaskUses = Mapping[str, Mapping[str, Any]]
 
 
-def tower_plan(tower: TowerSpec, modality: Modality, weights: Weights, registry: Registry) -> TowerPlan:
-    """Return the plan of a backbone that stands in the tower of a modality.
+def tower_plan(
+    tower: TowerSpec, modality: Modality, weights: Weights, registry: Registry, *, part: str = ""
+) -> TowerPlan:
+    """Return the plan of a backbone that encodes a modality; `part`: what rules call it, if not by its modality.
 
     Raises:
         SpecError: an option or a range of layers is wrong, or it has no pretrained weights.
@@ -48,7 +50,7 @@ def tower_plan(tower: TowerSpec, modality: Modality, weights: Weights, registry:
         options = checked_options(entry, given, of=tower.name)
     facts = described(component, options)
     if weights == "pretrained" and facts.pretrained is False:
-        raise SpecError(f"'{entry.name}' has no pretrained weights; say 'random {modality}', or 'random both'.")
+        raise SpecError(f"'{shown(tower.name)}' has no pretrained weights; say 'random {part or modality}'.")
     name = tower.name if entry.library else component.qualified
     return TowerPlan(name, component.plugin, entry, options, facts, weights)
 

@@ -74,7 +74,7 @@ def _one_tower(model: OneTowerSpec, tasks: Sequence[str] | TaskUses, registry: R
     modality, told = _base_modality(model, registry)
     other: Modality = "text" if modality == "vision" else "vision"
     rules = supported_in_one_tower(model.rules, other)
-    base = tower_plan(model.base, modality, chosen_weights(rules, "encoder"), registry)
+    base = tower_plan(model.base, modality, chosen_weights(rules, "encoder"), registry, part="encoder")
     _check_base(base)
     donor = None
     if model.donor is not None:
@@ -117,12 +117,18 @@ def _base_modality(model: OneTowerSpec, registry: Registry) -> tuple[Modality, b
     told = len(modalities) == 1
     if model.modality is not None:
         modalities = [one for one in modalities if one == model.modality]
+    elif not told:
+        modalities = [one for one in modalities if _can_be_base(model.base, one, registry)] or modalities[:1]
     if len(modalities) != 1:
         raise SpecError(
             f"'{model.base.name}' can be of either modality, or of none that was asked for; say "
             'one-tower(modality="text"), or modality="vision".'
         )
     return modalities[0], told
+
+
+def _can_be_base(base: TowerSpec, modality: Modality, registry: Registry) -> bool:
+    return tower_plan(base, modality, "random", registry).facts.base is not False
 
 
 def _modalities(name: str, registry: Registry) -> list[Modality]:

@@ -12,6 +12,7 @@ from renaissance.plans import Plan
 from renaissance.registry import Plugin, Registry
 from renaissance.resolve import resolve
 from renaissance.shorthand import format_spec, parse_spec
+from renaissance.spec import OneTowerSpec
 
 TOWERS = "vit-base + bert-base"
 
@@ -169,7 +170,7 @@ def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str
         (f"{TOWERS}, frozen encoder", "'encoder' is a part of one-tower models"),
         (f"{TOWERS}, random text[:2]", "weights are chosen for whole towers; write 'random text'"),
         (f"{TOWERS}, pretrained fusion", "A fusion head has no pretrained weights of its own"),
-        ("tiny-vit + bert-base", "'tiny-vit' has no pretrained weights; say 'random vision', or 'random both'"),
+        ("tiny-vit + bert-base", "'tiny-vit' has no pretrained weights; say 'random vision'"),
         (f"{TOWERS}, frozen text.embeddings[:1]", r"embeddings have no layers; write 'frozen text.embeddings', or"),
         ("swin-tiny + bert-base, frozen vision[:2]", "'swin-tiny' does not list its layers; write 'frozen vision'"),
     ],
@@ -348,3 +349,13 @@ def test_a_line_a_mapping_and_a_spec_give_one_plan() -> None:
 def test_defaults_are_left_out_of_the_canonical_spec() -> None:
     plan = resolve(f"{TOWERS}, lxmert(layers=6, width=128)")
     assert plan.spec.fusion.options == {"width": 128}
+
+
+def test_a_library_model_is_the_base_by_the_modality_that_can_be_one() -> None:
+    plan = resolve("open-clip:ViT-B-32, one-tower, random encoder")
+    assert isinstance(plan.spec, OneTowerSpec)
+    assert plan.spec.modality == "vision"
+    with pytest.raises(SpecError, match="'open-clip:RN50' cannot be the base of a one-tower model"):
+        resolve("open-clip:RN50, one-tower, random encoder")
+    with pytest.raises(SpecError, match="'open-clip:ViT-B-32' has no pretrained weights; say 'random encoder'"):
+        resolve("open-clip:ViT-B-32, one-tower")

@@ -5,7 +5,6 @@ Its ViT is timm's, in other words; its text encoder is a BERT without token type
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from renaissance.assemble import Assembly
 from renaissance.builtin.transformers_loading import preprocessing_from
 from renaissance.builtin.transformers_quiet import quiet
 from renaissance.errors import ModelFileError
+from renaissance.importing.beside import CONFIG_FILE, PREPROCESSOR_FILE, folder_of, read_config, read_json
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import FusedTextOptions
 from renaissance.importing.text_cross import (
@@ -27,14 +27,11 @@ from renaissance.importing.text_cross import (
     count,
     fill_heads,
     fill_text,
-    folder_of,
     text_options,
     vision_options,
 )
 from renaissance.registry import Registry
-from renaissance.spec import shown
 
-CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 PREFIX = "text_encoder."
 VIT = Vit(
     patches="vision_model.embeddings.patch_embedding.weight",
@@ -48,12 +45,12 @@ VITS: dict[float, tuple[str, dict[str, Any]]] = {
     1e-5: ("timm:vit_base_patch16_clip_384", {"pre_norm": False}),
     1e-6: ("timm:vit_base_patch16_384", {}),
 }
-# what a config may say, as our towers are built with it
-KNOWN: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("vision_config", "hidden_act"): ("gelu",),
-    ("vision_config", "layer_norm_eps"): tuple(VITS),
-    ("text_config", "hidden_act"): ("gelu",),
-    ("text_config", "layer_norm_eps"): (1e-12,),
+# what a config may say, as our towers are built with it; what it does not say is the first of these
+KNOWN = {
+    "vision_config.hidden_act": ("gelu",),
+    "vision_config.layer_norm_eps": tuple(VITS),
+    "text_config.hidden_act": ("gelu",),
+    "text_config.layer_norm_eps": (1e-12,),
 }
 # theirs -> timm's
 TABLES = {"embeddings.class_embedding": "cls_token", "embeddings.position_embedding": "pos_embed"}
@@ -77,7 +74,7 @@ def convert(checkpoint: Checkpoint, options: FusedTextOptions, registry: Registr
         ModelFileError: a tensor is missing, misshaped or left over, or the config is not of a BLIP that can be built.
     """
     checkpoint.leave_out(options.leave_out)
-    config = read_config(checkpoint)
+    config = described(checkpoint)
     layers = count(checkpoint, PREFIX + "encoder.layer.{}.output.dense.weight")
     text = Text(PREFIX, layers, layers, "shared", 0.0 if config is None else config.text_config.hidden_dropout_prob)
     assembly = build(checkpoint, text, _towers(checkpoint, text, options, config), ("itm", "itc"), registry)
@@ -95,40 +92,21 @@ def convert(checkpoint: Checkpoint, options: FusedTextOptions, registry: Registr
     return assembly
 
 
-def read_config(checkpoint: Checkpoint) -> Any:
+def described(checkpoint: Checkpoint) -> Any:
     """Return the BlipConfig beside the weights, or None.
 
     Raises:
         ModelFileError: it cannot be read, or describes something else than a BLIP that can be built.
     """
-    path = folder_of(checkpoint) / CONFIG_FILE
-    if not path.is_file():
+    values = read_config(checkpoint, BlipConfig.model_type, KNOWN)
+    if not values:
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         with quiet():
-            config: Any = BlipConfig.from_dict(values)
+            return BlipConfig.from_dict(values)
     except Exception as error:  # the library's checks of a config raise classes of their own
+        path = folder_of(checkpoint) / CONFIG_FILE
         raise ModelFileError(f"{path} cannot be read ({type(error).__name__}). Download it again.") from None
-    if values.get("model_type") != BlipConfig.model_type:
-        raise ModelFileError(f"{path} is not the config of a BLIP. Import a folder that holds one model alone.")
-    _check_config(str(path), config)
-    return config
-
-
-def _check_config(path: str, config: Any) -> None:
-    """Refuse what our towers are not built with.
-
-    Raises:
-        ModelFileError: the config says it.
-    """
-    for (part, name), values in KNOWN.items():
-        value = getattr(getattr(config, part), name)
-        if value not in values:
-            raise ModelFileError(
-                f"{path}: {part} says that {name} is {shown(value)}; only a BLIP with "
-                f"{' or '.join(map(str, values))} there can be imported."
-            )
 
 
 def _towers(
@@ -150,11 +128,12 @@ def _towers(
 def _preprocessing(checkpoint: Checkpoint, published: Any) -> Any:
     """Return how images are prepared: as the file beside the weights says, else as published."""
     path = folder_of(checkpoint) / PREPROCESSOR_FILE
-    if not path.is_file():
+    values = read_json(path)
+    if not values:
         return published
     try:
-        processor = preprocessing_from(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        processor = preprocessing_from(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{path} cannot be read ({type(error).__name__}). Download it again.") from None
     return processor.resized(published.image_size)
 

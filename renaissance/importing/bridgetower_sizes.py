@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from renaissance.errors import ModelFileError
+from renaissance.importing.beside import PREPROCESSOR_FILE, folder_of, own_tokenizer, read_config, read_json
 from renaissance.importing.checkpoint import Checkpoint
 from renaissance.importing.importers import BridgeTowerOptions
-from renaissance.spec import shown
 
 VISUAL, TEXT = "vision_model.visual.", "text_model."
 HEADS, PADDING, DROPOUT, EPS = 12, 1, 0.1, 1e-5  # BridgeTower's own, where config.json says nothing
 HEAD_WIDTH = 64  # of the vision tower, whatever its width
-# section and name in config.json: what alone can be imported
-FIXED: tuple[tuple[str, str, Any], ...] = (
-    ("", "hidden_act", "gelu"),
-    ("", "layer_norm_eps", EPS),
-    ("", "link_tower_type", "add"),
-    ("text_config", "hidden_act", "gelu"),
-    ("text_config", "layer_norm_eps", EPS),
-    ("text_config", "is_decoder", False),
-    ("vision_config", "layer_norm_eps", EPS),
-)
+# in config.json: what alone can be imported
+FIXED = {
+    "hidden_act": ("gelu",),
+    "layer_norm_eps": (EPS,),
+    "link_tower_type": ("add",),
+    "text_config.hidden_act": ("gelu",),
+    "text_config.layer_norm_eps": (EPS,),
+    "text_config.is_decoder": (False,),
+    "vision_config.layer_norm_eps": (EPS,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +68,14 @@ def tasks_in(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
 
 def found_in(checkpoint: Checkpoint, options: BridgeTowerOptions) -> Found:
     """Read the sizes off the tensors, and what these do not say off config.json, the options, or BridgeTower."""
-    config = _config(checkpoint)
+    config = read_config(checkpoint, "bridgetower", FIXED)
     text_config, vision_config = config.get("text_config") or {}, config.get("vision_config") or {}
     padding = text_config.get("pad_token_id")
     prefix = "bridgetower." if any(name.startswith("bridgetower.") for name in checkpoint.names) else ""
     heads = options.heads or text_config.get("num_attention_heads", HEADS)
     dropout = text_config.get("hidden_dropout_prob", DROPOUT)
     text = _text_options(checkpoint, prefix, padding if isinstance(padding, int) else PADDING)
-    tokenizer = options.tokenizer or _own_tokenizer(checkpoint)
+    tokenizer = options.tokenizer or own_tokenizer(checkpoint)
     return Found(
         prefix=prefix,
         vision=_vision_options(checkpoint, prefix, text["layers"], vision_config.get("image_size")),
@@ -137,61 +134,14 @@ def _count(checkpoint: Checkpoint, before: str, after: str) -> int:
     return count
 
 
-def _folder(checkpoint: Checkpoint) -> Path:
-    path = Path(checkpoint.source).absolute()
-    return path if path.is_dir() else path.parent
-
-
-def _own_tokenizer(checkpoint: Checkpoint) -> str | None:
-    """Return the checkpoint's folder, if its tokenizer is there, or None for RoBERTa's from the Hub."""
-    folder = _folder(checkpoint)
-    return str(folder) if (folder / "tokenizer.json").is_file() else None
-
-
-def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Return the config.json beside the checkpoint, or nothing if there is none.
-
-    Raises:
-        ModelFileError: it cannot be read, is that of another model, or asks for what the import does not do.
-    """
-    path = _folder(checkpoint) / "config.json"
-    config = _read(path)
-    if config and config.get("model_type") != "bridgetower":
-        raise ModelFileError(f"{path} is no config of a BridgeTower. Put the checkpoint's own beside it, or none.")
-    for section, name, only in FIXED:
-        values = config if not section else config.get(section) or {}
-        value = values.get(name, only) if isinstance(values, dict) else values
-        if value != only:
-            where = f"{section}.{name}" if section else name
-            raise ModelFileError(f"{path}: '{where}' is {shown(value)}, and only {only} can be imported.")
-    return config
-
-
 def _images(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return mean and std of the pictures, if preprocessor_config.json tells them; CLIP's are BridgeTower's own.
 
     Raises:
         ModelFileError: it cannot be read.
     """
-    values = _read(_folder(checkpoint) / "preprocessor_config.json")
+    values = read_json(folder_of(checkpoint) / PREPROCESSOR_FILE)
     if values.get("do_normalize") is False:
         return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     told = {"mean": values.get("image_mean"), "std": values.get("image_std")}
     return {name: tuple(numbers) for name, numbers in told.items() if isinstance(numbers, list)}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return what a JSON file says, or nothing if there is none.
-
-    Raises:
-        ModelFileError: it is damaged.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read ({shown(error)}). Get it again, or take it away.") from None
-    if not isinstance(values, dict):
-        raise ModelFileError(f"{path} holds no object of JSON. Get it again, or take it away.")
-    return values

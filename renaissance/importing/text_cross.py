@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from renaissance.assemble import Assembly, assemble
 from renaissance.builtin.transformers_sizes import config_values
 from renaissance.errors import ModelFileError, SpecError
+from renaissance.importing.beside import own_tokenizer
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import FusedTextOptions
 from renaissance.registry import Registry
@@ -118,25 +118,19 @@ def default_heads(width: int) -> int:
     return max(1, width // HEAD_WIDTH)
 
 
-def folder_of(checkpoint: Checkpoint) -> Path:
-    """Return the folder that a checkpoint is, or lies in."""
-    path = Path(checkpoint.source)
-    return path if path.is_dir() else path.parent
-
-
 def chosen_tokenizer(checkpoint: Checkpoint, options: FusedTextOptions) -> str:
     """Return the folder of the tokenizer.
 
     Raises:
         SpecError: it is not said, and there is none beside the checkpoint.
     """
-    folder = folder_of(checkpoint)
-    if options.tokenizer is None and not (folder / TOKENIZER_FILE).is_file():
+    tokenizer = options.tokenizer or own_tokenizer(checkpoint)
+    if tokenizer is None:
         raise SpecError(
             f"There is no {TOKENIZER_FILE} beside {checkpoint.source}. Say where that of its text tower is (for the "
             "published models that of bert-base-uncased), with --set tokenizer=FOLDER."
         )
-    return options.tokenizer or str(folder)
+    return tokenizer
 
 
 def build(

@@ -5,10 +5,8 @@ Letters in shapes: D width, N patches, K labels.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +15,11 @@ from torch.nn import functional
 
 from renaissance.assemble import Assembly, assemble
 from renaissance.errors import ModelFileError, SpecError
+from renaissance.importing.beside import own_tokenizer, read_config
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import ViltOptions
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
-from renaissance.spec import shown
 
 IMAGES = "encoder.base.model.embeddings."
 WORDS = "encoder.other.embedder.model.embeddings."
@@ -62,7 +60,7 @@ BLOCK = {
 # theirs -> ours, within a head
 MLM = {"transform.dense": "head.0", "transform.LayerNorm": "head.2"}
 # what config.json may not say, as ours is built with it
-FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
+FIXED = {"hidden_act": ("gelu",), "layer_norm_eps": (1e-12,)}
 HEADS = 12
 
 Renamed = dict[str, tuple[str, Tensor]]  # ours -> theirs and the tensor, as ours has it
@@ -75,7 +73,7 @@ def convert(checkpoint: Checkpoint, options: ViltOptions, registry: Registry) ->
         SpecError: the architecture or an option of it is wrong.
         ModelFileError: a tensor is missing, misshaped or left over, or config.json is of another model.
     """
-    config = _config(checkpoint)
+    config = read_config(checkpoint, "vilt", FIXED)
     checkpoint.leave_out(options.leave_out)
     renamed: Renamed = dict(_whole(checkpoint))
     tasks = _take_heads(checkpoint, renamed, options, config)
@@ -96,27 +94,6 @@ def convert(checkpoint: Checkpoint, options: ViltOptions, registry: Registry) ->
 
 
 # --- what is known of the model -------------------------------------------------------------------------------------
-
-
-def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Return the config.json beside the weights; nothing of it if there is none.
-
-    Raises:
-        ModelFileError: it cannot be read, or is of a model that ours is not.
-    """
-    path = _folder(checkpoint) / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read ({shown(error)}). Get it again, or take it away.") from None
-    if not isinstance(config, dict) or config.get("model_type") != "vilt":
-        raise ModelFileError(f"{path} is not of a ViLT. Check the kind of the checkpoint, or take the file away.")
-    for name, value in FIXED.items():
-        if config.get(name, value) != value:
-            raise ModelFileError(f"{path}: {name} is '{shown(config[name])}'; only ViLT's own {value} can be imported.")
-    return config
 
 
 def _spec(
@@ -142,7 +119,7 @@ def _spec(
     }
     # the blocks of the donor are let go as soon as they are built
     donor = {"max_tokens": max_tokens, "layers": 1, "mlp_width": 1, **common}
-    tokenizer = options.tokenizer or _own_tokenizer(checkpoint)
+    tokenizer = options.tokenizer or own_tokenizer(checkpoint)
     if tokenizer is not None:
         donor["tokenizer"] = tokenizer
     return {
@@ -167,17 +144,6 @@ def _side(checkpoint: Checkpoint, renamed: Renamed) -> int:
             "Only models of square images can be imported."
         )
     return side
-
-
-def _folder(checkpoint: Checkpoint) -> Path:
-    path = Path(checkpoint.source)
-    return path if path.is_dir() else path.parent
-
-
-def _own_tokenizer(checkpoint: Checkpoint) -> str | None:
-    """Return the folder of the checkpoint if it has a tokenizer."""
-    folder = _folder(checkpoint)
-    return str(folder) if (folder / "tokenizer.json").is_file() else None
 
 
 # --- theirs to ours -------------------------------------------------------------------------------------------------

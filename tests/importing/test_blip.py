@@ -92,9 +92,9 @@ def test_what_is_missing_left_over_or_misshaped_is_named_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("part", "values", "message"),
     [
-        ("text_config", {"hidden_act": "relu"}, "text_config says that hidden_act is relu"),
-        ("vision_config", {"layer_norm_eps": 1e-3}, "vision_config says that layer_norm_eps is 0.001"),
-        (None, {"model_type": "vilt"}, "not the config of a BLIP"),
+        ("text_config", {"hidden_act": "relu"}, r"text_config\.hidden_act is 'relu', and only gelu"),
+        ("vision_config", {"layer_norm_eps": 1e-3}, "layer_norm_eps is '0.001', and only 1e-05 or 1e-06"),
+        (None, {"model_type": "vilt"}, "of another model than 'blip'"),
         ("text_config", {"hidden_size": "wide"}, "cannot be read"),
     ],
 )

@@ -239,11 +239,11 @@ def test_a_decoder_that_config_json_calls_tied_must_be_the_word_embeddings(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"link_tower_type": "interpolate"}, "'link_tower_type' is interpolate, and only add"),
-        ({"hidden_act": "relu"}, "'hidden_act' is relu, and only gelu"),
-        ({"text_config": {"layer_norm_eps": 1e-12}}, r"'text_config\.layer_norm_eps' is 1e-12, and only 1e-05"),
-        ({"vision_config": ["ViT"]}, r"'vision_config\.layer_norm_eps' is .*ViT"),
-        ({"model_type": "vilt"}, "is no config of a BridgeTower"),
+        ({"link_tower_type": "interpolate"}, "link_tower_type is 'interpolate', and only add"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', and only gelu"),
+        ({"text_config": {"layer_norm_eps": 1e-12}}, r"text_config\.layer_norm_eps is '1e-12', and only 1e-05"),
+        ({"vision_config": ["ViT"]}, r"vision_config\.layer_norm_eps is .*ViT"),
+        ({"model_type": "vilt"}, "of another model than 'bridgetower'"),
     ],
 )
 def test_a_config_of_another_architecture_is_refused(

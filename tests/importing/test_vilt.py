@@ -108,7 +108,7 @@ def test_answers_without_names_are_numbered(tmp_path: Path) -> None:
     path = written(vilt(ViltForQuestionAnswering, num_labels=3).state_dict(), tmp_path)
     import_checkpoint("vilt", path, tmp_path / "out", **OPTIONS)
     tasks: Any = load(tmp_path / "out").tasks
-    assert tasks["vqa"].options.labels == ("0", "1", "2")
+    assert tasks["vqa"].labels == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("place", ["option", "config"])
@@ -190,11 +190,11 @@ def test_a_tensor_too_many_is_named_as_the_file_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "bert"}, "is not of a ViLT"),
+        ({"model_type": "bert"}, "is of another model than 'vilt'"),
         ({"model_type": "vilt", "hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"model_type": "vilt", "layer_norm_eps": 1e-5}, "layer_norm_eps is '1e-05'"),
         ({"model_type": "vilt", "num_attention_heads": "three"}, "heads"),
-        ([], "is not of a ViLT"),
+        ([], "holds no object of JSON"),
     ],
 )
 def test_a_config_of_another_model_is_refused(config: object, message: str, tmp_path: Path) -> None:

@@ -45,15 +45,25 @@ def render(scene: Scene, image_size: int) -> Image.Image:
     return picture.reduce(FINER)
 
 
+def outline(thing: Thing, image_size: int) -> list[Point]:
+    """Return the corners of a thing's outline, in pixels of a picture of `image_size` a side; of a circle, 48."""
+    corners = _OUTLINES.get(thing.shape) or _regular(48)
+    return [(image_size * (thing.x + thing.radius * x), image_size * (thing.y + thing.radius * y)) for x, y in corners]
+
+
+def box(thing: Thing, image_size: int) -> tuple[float, float, float, float]:
+    """Return the box around a thing, [left, top, width, height] in pixels of a picture of `image_size` a side."""
+    xs, ys = zip(*outline(thing, image_size), strict=True)
+    left, top = round(min(xs), 2), round(min(ys), 2)
+    return left, top, round(max(xs) - left, 2), round(max(ys) - top, 2)
+
+
 def _fill(draw: ImageDraw.ImageDraw, thing: Thing, side: int) -> None:
     """Draw a thing in white."""
     if thing.shape == "circle":
         draw.circle((thing.x * side, thing.y * side), thing.radius * side, fill=255)
         return
-    outline = [
-        (side * (thing.x + thing.radius * x), side * (thing.y + thing.radius * y)) for x, y in _OUTLINES[thing.shape]
-    ]
-    draw.polygon(outline, fill=255)
+    draw.polygon(outline(thing, side), fill=255)
 
 
 def _texture(thing: Thing, side: int) -> Image.Image:

@@ -26,6 +26,18 @@ OPPOSITE: dict[Relation, Relation] = {
     "inside": "around",
     "around": "inside",
 }
+# the part of the picture, and what it says of down and across
+PLACES: dict[str, tuple[str, str]] = {
+    "top left": ("top", "left"),
+    "top": ("top", "middle"),
+    "top right": ("top", "right"),
+    "left": ("middle", "left"),
+    "middle": ("middle", "middle"),
+    "right": ("middle", "right"),
+    "bottom left": ("bottom", "left"),
+    "bottom": ("bottom", "middle"),
+    "bottom right": ("bottom", "right"),
+}
 
 COUNTS = (1, 2, 3)
 COUNT_WEIGHTS = (0.15, 0.55, 0.3)
@@ -36,6 +48,8 @@ MARGIN = 0.02
 GAP = 0.03
 # one direction must exceed the other by this factor, so that nobody would argue
 CLEARLY = 1.4
+# and in a direction that is less than this share of the other, nothing is shifted
+BARELY = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +72,29 @@ class Thing:
     @property
     def place(self) -> str | None:
         """The part of the picture that it is in; None where two parts could be argued."""
-        across = _third(self.x, ("left", "middle", "right"))
-        down = _third(self.y, ("top", "middle", "bottom"))
+        down, across = self._thirds()
         if across is None or down is None:
             return None
         words = [word for word in (down, across) if word != "middle"]
         return " ".join(words) or "middle"
+
+    def lies(self, place: str) -> bool | None:
+        """Return whether it is in a part of the picture; None where that could be argued.
+
+        A thing at the top left is not clearly at the left, nor clearly elsewhere.
+        """
+        told = PLACES[place]
+        clear = True
+        for here, said in zip(self._thirds(), told, strict=True):
+            unsaid = said == "middle" and told != ("middle", "middle")
+            if here is None or (unsaid and here != "middle"):
+                clear = False
+            elif here != said:
+                return False
+        return True if clear else None
+
+    def _thirds(self) -> tuple[str | None, str | None]:
+        return _third(self.y, ("top", "middle", "bottom")), _third(self.x, ("left", "middle", "right"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +118,23 @@ class Scene:
         if abs(down) > CLEARLY * abs(across):
             return "below" if down > 0 else "above"
         return None
+
+    def stands(self, one: int, relation: Relation, other: int) -> bool | None:
+        """Return whether thing `one` stands so to thing `other`; None where it could be argued."""
+        clear = self.relation(one, other)
+        if clear == relation:
+            return True
+        if "inside" in (clear, relation) or "around" in (clear, relation):
+            return False
+        a, b = self.things[one], self.things[other]
+        along, aside = (a.x - b.x, a.y - b.y) if relation in ("left of", "right of") else (a.y - b.y, a.x - b.x)
+        towards = along if relation in ("right of", "below") else -along
+        return False if towards <= BARELY * abs(aside) else None
+
+    def larger(self, one: int, other: int) -> bool | None:
+        """Return whether thing `one` is larger than thing `other`; None where both are small, or both large."""
+        sizes = self.things[one].size, self.things[other].size
+        return None if sizes[0] == sizes[1] else sizes[0] == "large"
 
     def graph(self) -> tuple[object, ...]:
         """Return what two scenes have in common exactly if they are the same scene, coordinates apart."""
