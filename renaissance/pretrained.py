@@ -9,28 +9,27 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
-from PIL.Image import Image
 from torch import Tensor, nn
 
 from renaissance.api import Features, Output, TextInput, VisionInput
 from renaissance.assemble import Assembly, Encoder, assemble, encoder_report
 from renaissance.container import load, save
-from renaissance.data.decode import open_image
 from renaissance.errors import CapabilityError, ModelFileError, SampleError, SpecError
+from renaissance.evaluation.given import Picture, Prediction, given_items, opened, prediction
+from renaissance.evaluation.items import ModelItemScorer
 from renaissance.hub import REPO, Upload, download, upload
 from renaissance.manifest import model_in
 from renaissance.models.transfer import TransferReport
+from renaissance.progress import Silent
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
 from renaissance.spec import OneTowerSpec, TwoTowerSpec
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.modes import evaluating
 from renaissance.trust import trusted
-
-Picture: TypeAlias = Image | Path | str | bytes
 
 _POOLED: frozenset[Output] = frozenset({"pooled"})
 
@@ -150,6 +149,31 @@ class Model(nn.Module):
         with evaluating(self):
             return _batched(probabilities, list(zip(pictures, captions, strict=True)), batch_size)
 
+    def predict(
+        self,
+        task: str,
+        images: Sequence[Picture | Sequence[Picture]] | Picture | None = None,
+        texts: Sequence[str | Sequence[str]] | str | None = None,
+    ) -> list[Prediction]:
+        """Return what a task that chooses a label says of each item: image i with text i.
+
+        An item of a task on two images has two pictures in place of one; an item of a task on two texts has two texts.
+
+        Raises:
+            CapabilityError: the model was not trained for it, or the task chooses no label.
+            SpecError: there are not as many images as texts.
+            SampleError: an image cannot be read, or a text is empty.
+        """
+        head = self._head(task, "predict")
+        if not getattr(head, "labels", ()):
+            raise CapabilityError(
+                f"model.predict tells labels, and the task '{task}' has none. See model.embed, .match."
+            )
+        items = given_items(images, texts)
+        with evaluating(self):
+            outputs = ModelItemScorer(self.assembly, items, {task: head}, Silent().track).decisions(task)
+        return [prediction(head.labels, head.probabilities(output)) for output in outputs]
+
     def _head(self, task: str, method: str) -> Any:
         """Return the head of a task, or say which task `method` lacks."""
         if task not in self.tasks:
@@ -161,7 +185,7 @@ class Model(nn.Module):
         return self.tasks[task]
 
     def _encode_images(self, batch: Sequence[tuple[int, Picture]]) -> Features:
-        pictures = [_opened(picture, index) for index, picture in batch]
+        pictures = [opened(picture, f"images[{index}]") for index, picture in batch]
         inputs: VisionInput = self._processor("vision")(pictures)
         return self.encoder.encode_vision(moved(inputs, self._device()))
 
@@ -232,13 +256,6 @@ def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
 
 def _words(texts: str | Sequence[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
-
-
-def _opened(picture: Picture, index: int) -> Image:
-    source = Path(picture) if isinstance(picture, str) else picture
-    if not isinstance(source, Image | Path | bytes):
-        raise SampleError(f"images[{index}] is a {type(source).__name__}. Give a PIL picture, a path or bytes.")
-    return open_image(source, name=f"images[{index}]")
 
 
 def _batched(call: Callable[[list[tuple[int, Any]]], Tensor], items: Sequence[Any], batch_size: int) -> Tensor:

@@ -146,7 +146,75 @@ class PreparedData(Strict):
     seed: int = Field(0, ge=0, le=2**31, description="Draws the samples set aside for evaluation in training.")
 
 
-Data = Annotated[WorldData | ImagesData | PreparedData, Field(discriminator="kind")]
+HeldData = Annotated[WorldData | ImagesData | PreparedData, Field(discriminator="kind")]
+
+
+class StreamSplit(Strict):
+    """A split to evaluate on beside a stream: one of other data, or another split of what is streamed."""
+
+    data: HeldData | None = Field(None, description="Where it is; null: at the source of the stream.")
+    split: Name | None = Field(None, description="Its name there; default: the name that it has here.")
+    samples: Count | None = Field(None, description="At most so many; default: all, and 5,000 of a stream.")
+
+
+class StreamData(Strict):
+    """Images with captions that are read in order while training, and never all held: shards of any number and size."""
+
+    kind: Literal["stream"] = "stream"
+    source: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4000,
+        description="'hf:org/name', a folder of webdataset shards, of a Hub dataset or of `datasets`, or 'x-*.tar'.",
+    )
+    config: str | None = Field(None, description="Configuration of a Hub dataset.")
+    split: Name = Field("train", description="The split to train on.")
+    revision: str | None = Field(None, description="Commit, tag or branch of a Hub dataset.")
+    columns: Columns = Columns()
+    shuffle_buffer: Count = Field(1000, le=2**24, description="Samples held at a time; 1: only shards are shuffled.")
+    interleave: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Places read at a time, a divisor of a micro-batch; default: the greatest one up to 8."
+    )
+    splits: dict[Name, StreamSplit] = Field(default_factory=dict, description="Splits to evaluate on.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _held_out(cls, value: object) -> object:
+        if isinstance(value, dict) and "hold_out" in value:
+            raise ValueError(
+                "'hold_out' draws from all samples, and a stream is never read whole: name other data in 'splits'"
+            )
+        return value
+
+
+class MixturePart(Strict):
+    """One of the data of a mixture."""
+
+    name: Name | None = Field(None, description="Its splits become 'name.split'; default: 'part1', 'part2' and so on.")
+    data: Annotated[WorldData | ImagesData | PreparedData | StreamData, Field(discriminator="kind")]
+    weight: Positive = Field(1.0, description="Its share of the training samples, relative to the other weights.")
+
+
+class MixtureData(Strict):
+    """Several data in one training; an epoch is one pass through the first part."""
+
+    kind: Literal["mixture"] = "mixture"
+    parts: tuple[MixturePart, ...] = Field(strict=False, min_length=2, max_length=100)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each part."""
+        return tuple(part.name or f"part{number}" for number, part in enumerate(self.parts, start=1))
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        repeated = next((name for name in self.names if self.names.count(name) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"two parts are called '{repeated}'; give each a 'name' of its own")
+        return self
+
+
+Data = Annotated[WorldData | ImagesData | PreparedData | StreamData | MixtureData, Field(discriminator="kind")]
 
 
 class Augmentation(Strict):
@@ -262,6 +330,9 @@ class Evaluation(Strict):
     every: Count | None = Field(None, description="Updates between evaluations in training; null: only at the end.")
     validation: Count = Field(256, description="Training samples set aside for evaluations in training.")
     untrained: bool = Field(True, description="Measure the untrained model too.")
+    blind: Literal["vision", "text"] | None = Field(
+        None, description="Train a twin as well whose images (or texts) are those of other items, and measure it so."
+    )
     bridge: Bridge | None = Field(None, description="Fit a linear bridge on the same stored features, and measure it.")
     batch_size: Count = 64
 
@@ -314,6 +385,14 @@ class Recipe(Strict):
             raise ValueError(f"the warm-up of {warmup} steps is not shorter than the training of {self.budget.steps}")
         if isinstance(self.data, WorldData) and self.batch.size > self.data.train:
             raise ValueError(f"a batch of {self.batch.size} cannot be formed of {self.data.train} training scenes")
+        if self.store and isinstance(self.data, StreamData | MixtureData):
+            raise ValueError(
+                f"a store is made of samples that are all known, and not of a {self.data.kind}: leave it out"
+            )
+        if self.evaluation.blind and isinstance(self.data, StreamData | MixtureData):
+            raise ValueError(
+                f"evaluation.blind needs samples that are all known, and not a {self.data.kind}: leave it out"
+            )
         if self.store and self.augmentation.any:
             raise ValueError("a store holds one view of each image: turn 'augmentation' off, or 'store'")
         return self
@@ -380,9 +459,16 @@ def as_recipe(
     if seed is not None:
         changes["seed"] = seed
     if data is not None:
-        section = changes["data"] if isinstance(found.data, ImagesData) else {"kind": "images"}
-        changes["data"] = {**section, "path": str(data)}
+        changes["data"] = _with_source(found.data, str(data))
     return validate_recipe(changes)
+
+
+def _with_source(data: Data, source: str) -> dict[str, Any]:
+    """Return the data section with another place; data that have none become a folder of images."""
+    if isinstance(data, StreamData):
+        return {**data.model_dump(mode="json"), "source": source}
+    section = data.model_dump(mode="json") if isinstance(data, ImagesData | PreparedData) else {"kind": "images"}
+    return {**section, "path": source}
 
 
 def _recipe_file(recipe: str | Path) -> Path:

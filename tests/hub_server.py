@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
                 found = re.fullmatch(pattern, url.path)
                 if found and self.command in method.split("|"):
                     with self.hub.lock:
-                        parts = {name: unquote(value) for name, value in found.groupdict().items()}
+                        parts = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
                         action(self, **parts)
                     return
             raise _AnswerError(404, code="EntryNotFound")
@@ -339,20 +339,53 @@ class _Handler(BaseHTTPRequestHandler):
             entries.append(entry)
         self._json(entries)
 
+    def listing(self, repo: str, revision: str, path: str = "") -> None:
+        """List what is in a folder of a data set, with folders; all that is below it where that is asked for."""
+        files = self._commit(repo, revision).files
+        root = f"{path}/" if path else ""
+        whole = self.query.get("recursive", ["false"])[0].lower() == "true"
+        entries: dict[str, dict[str, Any]] = {}
+        for name, blob in sorted(files.items()):
+            if not name.startswith(root):
+                continue
+            steps = name.removeprefix(root).split("/")
+            for depth in range(1, len(steps)):
+                folder = root + "/".join(steps[:depth])
+                if whole or depth == 1:
+                    entries[folder] = {"type": "directory", "path": folder, "oid": "0" * 40}
+            if whole or len(steps) == 1:
+                entries[name] = {"type": "file", "path": name, "size": len(blob.data), "oid": blob.git_oid}
+        if path and not entries:
+            raise _AnswerError(404, code="EntryNotFound")
+        self._json(list(entries.values()))
+
+    def paths_info(self, repo: str, revision: str) -> None:
+        """Answer for the files that are asked for; a folder is told without what is in it."""
+        wanted = json.loads(self.payload)["paths"]
+        files = self._commit(repo, revision).files
+        entries: list[dict[str, Any]] = []
+        for path in wanted:
+            if path in files:
+                blob = files[path]
+                entries.append({"type": "file", "path": path, "size": len(blob.data), "oid": blob.git_oid})
+            elif any(name.startswith(f"{path}/") for name in files):
+                entries.append({"type": "directory", "path": path, "oid": "0" * 40})
+        self._json(entries)
+
     def resolve(self, repo: str, revision: str, path: str) -> None:
         commit = self._commit(repo, revision)
         blob = commit.files.get(path)
         if blob is None:
             raise _AnswerError(404, code="EntryNotFound")
-        data, start = blob.data, 0
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        data, start, end = blob.data, 0, len(blob.data)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked:
-            start = int(asked[1])
+            start, end = int(asked[1]), min(end, int(asked[2] or end) + 1)
         name = f"{self.command} {unquote(urlsplit(self.path).path)}"
         fault = self.hub.take_fault(name, "cut", "corrupt") if self.command == "GET" else None
         if fault is not None and fault.kind == "corrupt":
             data = data[:-1] + bytes([data[-1] ^ 1])
-        body = data[start:]
+        body = data[start:end]
         self.send_response(206 if asked else 200)
         self.send_header("X-Repo-Commit", commit.oid)
         self.send_header("ETag", f'"{blob.etag}"')
@@ -360,7 +393,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Linked-Size", str(len(data)))
         self.send_header("Accept-Ranges", "bytes")
         if asked:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
@@ -421,4 +454,9 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", f"/api/models/{_REPO}/(?P<kind>branch|tag)/{_REVISION}", _Handler.create_ref),
     ("DELETE", f"/api/models/{_REPO}/(?P<kind>branch|tag)/{_REVISION}", _Handler.delete_ref),
     ("GET|HEAD", f"/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _Handler.resolve),
+    ("GET", f"/api/datasets/{_REPO}", _Handler.info),
+    ("GET", f"/api/datasets/{_REPO}/revision/{_REVISION}", _Handler.info),
+    ("GET", f"/api/datasets/{_REPO}/tree/{_REVISION}(?:/(?P<path>.+))?", _Handler.listing),
+    ("POST", f"/api/datasets/{_REPO}/paths-info/{_REVISION}", _Handler.paths_info),
+    ("GET|HEAD", f"/datasets/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _Handler.resolve),
 ]

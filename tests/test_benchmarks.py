@@ -126,3 +126,51 @@ def test_every_head_is_timed_beside_the_same_of_transformers(load):
         layers = [module for module in head.modules() if isinstance(module, torch.nn.Linear)]
         assert len(layers) >= 4 * size.layers
     assert [row[0] for row in heads.rows(size, 2, 1)] == ["lxmert", "co-attention", "bridge"]
+
+
+def test_photographs_are_timed_beside_pil_and_datasets(load):
+    images = load("images")
+    photos = images.gathered(None, images.SIZES["tiny"], 3)
+    rows = images.rows(photos, images.SIZES["tiny"], 1)
+    assert [cells[1:3] for cells in rows] == [
+        ["evaluation", "bicubic"],
+        ["evaluation", "bilinear"],
+        ["training", "bicubic"],
+    ]
+    assert all(len(cells) == len(images.HEADER) for cells in rows)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_all_sides_make_the_same_batch_of_photographs(load, interpolation):
+    images = load("images")
+    size = images.SIZES["full"]
+    files = images.photographs(images.Kind(640, 427, 85), 2)
+    transform = images.chain(size, interpolation, training=False)
+    ours = images.Renaissance.of(size, interpolation, training=False)
+    plain = images.pil_batch(files, transform)
+    assert torch.equal(images.datasets_batches(files, transform)(), plain)
+    assert ours.normalised(files).shape == plain.shape
+    assert min(images.decibels(files, ours, transform)) > 45
+
+
+def test_no_task_is_fooled_on_the_generated_world(load, tmp_path):
+    tasks = load("tasks")
+    fools = tasks.scores_of_fools(tasks.write(tmp_path, 40, 0), 0)
+    assert {data for data, *_ in fools} == set(tasks.LAYOUTS)
+    measured = {task for _, _, task, _ in fools}
+    assert {*tasks.TRAINED_ON, "itm", "retrieval", "winoground", "aro", "sugarcrepe"} < measured
+    for key, scores in fools.items():
+        assert tuple(scores) == tasks.FOOLS, key
+        oracle = scores["oracle"]
+        assert oracle.value == (600 if oracle.name == "sum of R@k" else 100), key
+        assert scores["collapsed"].value <= oracle.chance, key
+        assert scores["inverted"].value <= oracle.chance, key
+
+
+def test_trained_models_stand_beside_the_fools(load, tmp_path, cache):
+    tasks = load("tasks")
+    root = tasks.write(tmp_path, 40, 0, ("coco-captions", "nlvr2", "winoground"))
+    fools, trained = tasks.scores_of_fools(root, 0), tasks.scores_of_trained(root, tmp_path, 2, 0)
+    assert set(trained) == set(fools)
+    rows = list(tasks.rows(fools, trained))
+    assert all(len(row) == len(tasks.HEADER) and row[-1] for row in rows)

@@ -156,6 +156,45 @@ def test_flops_equal_those_of_a_real_step_for_each_kind_of_model(spec: str, task
     assert (flops.forward, flops.training) == metered(spec, tasks)[:2]
 
 
+ITEM_TASKS: dict[str, dict[str, Any]] = {
+    "vqa": {"labels": ["no", "yes", "red", "blue"]},
+    "nlvr2": {},
+    "referring": {},
+    "choice": {"candidates": "images"},
+    "regression": {"field": "amount"},
+    "image-classification": {"labels": ["cat", "dog"]},
+    "text-classification": {"subset": "mrpc"},
+}
+
+
+@pytest.mark.parametrize("spec", [line(), line("frozen both")])
+@pytest.mark.parametrize("name", ITEM_TASKS)
+def test_the_cost_of_a_task_on_items_is_that_of_a_real_step(name: str, spec: str) -> None:
+    uses = {name: ITEM_TASKS[name]}
+    model = assemble(resolve(spec, uses)).train()
+    said = cost(spec, uses, batch=BATCH, text_tokens=TEXT_TOKENS)
+    step = TrainStep(model, {name: 1.0})
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss = step(synthetic_batch(model, BATCH, TEXT_TOKENS)).loss
+        forward = counter.get_total_flops()
+        loss.backward()
+    assert (said.flops.forward, said.flops.training) == (forward, counter.get_total_flops())
+    assert said.parameters == counted(model)
+
+
+def test_two_images_of_an_item_cost_twice_those_of_one() -> None:
+    batches = [synthetic_batch(assemble(resolve(line(), (task,))), BATCH, TEXT_TOKENS) for task in ("vqa", "nlvr2")]
+    assert [len(batch.pairs) for batch in batches] == [BATCH, 2 * BATCH]
+    assert batches[1].slots.tolist() == [0, 1] * BATCH
+
+
+def test_tasks_on_items_and_on_captions_are_counted_apart() -> None:
+    with pytest.raises(SpecError, match="Of vqa, itm some are on items with labels, and others on images"):
+        cost(line(), ("vqa", "itm"))
+    with pytest.raises(SpecError, match="The tasks vqa, nlvr2 read items differently"):
+        cost(line(), ("vqa", "nlvr2"))
+
+
 def test_a_frozen_prefix_costs_no_backward() -> None:
     free, held = found(line()).flops, found(line("frozen text")).flops
     assert held.backward < free.backward

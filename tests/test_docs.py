@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 import renaissance
-from renaissance import errors
+from renaissance import anchors, errors
 from renaissance.api import Entry
 from renaissance.cli import main
 from renaissance.cli.listing import type_text
+from renaissance.data.readers.published import LAYOUTS, published_counts
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.plain_yaml import parse_yaml
 from renaissance.recipe import Recipe, validate_recipe
@@ -246,12 +247,31 @@ def _default(name: str, field: Mapping[str, Any], section: Mapping[str, Any]) ->
     return "" if isinstance(default, dict) else f"`{json.dumps(default)}`"
 
 
+def layout_table() -> str:
+    """The published layouts: what must be below the root, and in brackets what is read where it is there."""
+
+    def names(files: Sequence[str], form: str) -> str:
+        return form.format(", ".join(f"`{name}`" for name in files)) if files else ""
+
+    lines = ["| layout | what it is | below ROOT | published items (texts) | download page |", "|---|---|---|---|---|"]
+    for layout in LAYOUTS.values():
+        below = f"{names(layout.files, '{}')} {names(layout.optional, '({})')}".strip()
+        lines.append(f"| `{layout.name}` | {layout.summary} | {below} | {published_counts(layout)} | {layout.page} |")
+    return "\n".join(lines) + "\n"
+
+
+def anchor_table() -> str:
+    return table(anchors.COLUMNS, [(f"`{name}`", *cells) for name, *cells in anchors.rows()])
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "backbones": backbone_table,
     "fusion heads": fusion_table,
     "tasks": task_table,
     "exit codes": error_table,
     "recipe": recipe_table,
+    "layouts": layout_table,
+    "anchors": anchor_table,
 }
 
 
@@ -276,4 +296,4 @@ def test_every_error_class_stands_in_the_table_with_its_exit_code() -> None:
     for error in classes:
         if "exit_code" in vars(error) and error is not RenaissanceError:
             assert f"| {error.exit_code} | `{error.__name__}`:" in error_table()
-    assert {error.exit_code for error in classes} == set(range(1, 14))
+    assert {error.exit_code for error in classes} == set(range(1, 15))

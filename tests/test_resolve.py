@@ -231,9 +231,16 @@ def test_later_words_on_weights_win() -> None:
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def test_retrieval_needs_itc() -> None:
-    with pytest.raises(SpecError, match="The task 'retrieval' needs one of: itc; add one"):
+def test_retrieval_needs_itc_or_itm() -> None:
+    with pytest.raises(SpecError, match="The task 'retrieval' needs one of: itc, itm; add one"):
         resolve(TOWERS, ("mlm", "retrieval"))
+
+
+def test_retrieval_by_itm_alone_scores_every_pair() -> None:
+    assert "retrieval" in resolve(TOWERS, {"itm": {}, "retrieval": {"rerank": "all"}}).tasks
+    for options in ({}, {"rerank": 8}, {"rerank": "all", "score": "itm+itc"}):
+        with pytest.raises(SpecError, match="orders by ITC's similarities; add the task 'itc', or say rerank=all"):
+            resolve(TOWERS, {"itm": {}, "retrieval": options})
 
 
 def test_re_ranking_needs_itm() -> None:

@@ -1,6 +1,6 @@
 """Image-text contrast with a learned temperature: symmetric InfoNCE, or the sigmoid loss of SigLIP.
 
-Letters: V images, T texts, W shared width.
+Letters: V images, T texts, W shared width, K candidates.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from renaissance.api import Batch, Encoded, Joint, Modality, ModelFacts, Pairs, TaskLoss, Views
 from renaissance.builtin.task_entries import ItcOptions
 from renaissance.toolkit.distributed import gather, offset
-from renaissance.toolkit.losses import multi_positive_nce, sigmoid_pairs
-from renaissance.toolkit.pairing import first_of_equal, positives
+from renaissance.toolkit.losses import imitation, multi_positive_nce, sigmoid_pairs, wide
+from renaissance.toolkit.pairing import first_of_equal, positives, stacked
+from renaissance.toolkit.teaching import Taught, needed_momentum, taught, teacher_share
 
 # CLIP's bound on the learned scale (arXiv 2103.00020). SigLIP has none, and its published scales pass this one.
 MAX_SCALE = 100.0
@@ -30,6 +31,8 @@ BIAS = -10.0
 class ImageTextContrast(nn.Module):
     """Draw the vectors of an image and of its captions together; all captions of one image are positives.
 
+    With a `queue` images and texts are compared with what a momentum teacher made of those of all processes and of
+    past batches (arXiv 1911.05722); with `distillation` the teacher's similarities are a share of the targets.
     Where the model has a shared space (`dual`), its own projections are used; else the task brings a pair of them.
     """
 
@@ -37,6 +40,8 @@ class ImageTextContrast(nn.Module):
         super().__init__()
         assert model.vision is not None
         assert model.text is not None
+        self.options, self.needs_queue = options, options.queue
+        self.needs_teacher = options.momentum if options.queue else needed_momentum(options)
         own = not model.shared_space
         self.vision_projection = Projection(options.vision_projection, model.vision, options) if own else nn.Identity()
         self.text_projection = Projection(options.text_projection, model.text, options) if own else nn.Identity()
@@ -54,37 +59,95 @@ class ImageTextContrast(nn.Module):
     def embed(self, vectors: Tensor, modality: Modality) -> Tensor:
         """Return unit vectors fp32 [B, W] of what `represent` gave for one modality [B, D]."""
         projection = self.vision_projection if modality == "vision" else self.text_projection
-        return F.normalize(projection(vectors).float(), dim=-1)
+        return F.normalize(wide(projection(vectors)), dim=-1)
 
     def loss(self, encoded: Encoded, joint: Joint | None, pairs: Pairs | None, batch: Batch) -> TaskLoss:
         """Return the loss of this process's images and texts against those of all processes.
 
-        Publishes "similarity": this process's images against all texts [V, T of all], scaled, without the bias that
-        all pairs share, and without gradient.
+        Publishes, without gradient, "similarity": this process's images against all texts [V, T of all], multiplied
+        by "scale" and without the bias that all pairs share; and "enqueue": what the queue keeps of all processes.
         """
         images = self.embed(encoded.represent(encoded.vision, "vision"), "vision")
         texts = self.embed(encoded.represent(encoded.text, "text"), "text")
         scale = self.scale
         with torch.autocast(images.device.type, enabled=False):  # bf16 logits are off by up to 0.06
             image_rows = scale * images @ gather(texts).T  # [V, T of all]
-            if self.bias is None:
+            published: dict[str, Any] = {"similarity": image_rows.detach(), "scale": scale.detach()}
+            if self.bias is not None:
+                total, count = _sigmoid(image_rows + self.bias, batch)
+            elif self.needs_teacher is None:
                 total, count = _softmax(image_rows, scale * texts @ gather(images).T, batch)
             else:
-                total, count = _sigmoid(image_rows + self.bias, batch)
+                total, count, enqueued = self._with_teacher(images, texts, taught(encoded, "itc"), batch)
+                published["enqueue"] = enqueued
         one = torch.ones((), device=scale.device)
         bias = {} if self.bias is None else {"bias": (self.bias.detach(), one)}
         return TaskLoss(
             total,
             torch.tensor(count, device=total.device),
-            published={"similarity": image_rows.detach()},
+            published=published,
             metrics={"temperature": (1 / scale.detach(), one), **bias},
         )
+
+    def _with_teacher(
+        self, images: Tensor, texts: Tensor, lesson: Taught, batch: Batch
+    ) -> tuple[Tensor, int, dict[str, Tensor]]:
+        """Return the loss of images [V, W] and texts [T, W] against past and present ones, summed; rows; and those."""
+        taught_images, taught_texts = (_unit(lesson, modality) for modality in ("vision", "text"))  # [V, W], [T, W]
+        new = {
+            "images": gather(taught_images),
+            "caption_keys": gather(batch.caption_keys),
+            "texts": gather(taught_texts),
+            "text_keys": gather(batch.text_keys),
+        }
+        everything = {name: stacked(rows, lesson.past[name]) if lesson.past else rows for name, rows in new.items()}
+        if self.needs_queue:
+            key_images, key_texts = everything["images"], everything["texts"]
+        else:
+            key_images, key_texts = gather(images), gather(texts)
+        distinct = first_of_equal(new["text_keys"])  # equal captions on two processes are one candidate
+        candidates = torch.ones_like(everything["text_keys"], dtype=torch.bool)
+        candidates[: len(distinct)] = distinct
+        share, scale = teacher_share(self.options, lesson.updates), self.scale
+        by_image = _taught_rows(
+            scale * images @ key_texts.T,
+            scale.detach() * taught_images @ everything["texts"].T,
+            positives(batch.caption_keys, everything["text_keys"]),
+            candidates,
+            share,
+        )
+        belongs = positives(everything["caption_keys"], batch.text_keys).T  # [T, V of all and past]
+        by_text = _taught_rows(
+            scale * texts @ key_images.T,
+            scale.detach() * taught_texts @ everything["images"].T,
+            belongs,
+            torch.ones_like(belongs[0]),
+            share,
+        )
+        start = offset(len(batch.text_keys), texts.device)
+        by_text = by_text[distinct[start : start + len(by_text)]]
+        return by_image.sum() + by_text.sum(), len(by_image) + len(by_text), new
 
     @property
     def scale(self) -> Tensor:
         """What similarities are multiplied by."""
         bounded = self.log_scale.clamp(max=math.log(MAX_SCALE)) if self.bias is None else self.log_scale
         return bounded.exp()
+
+
+def _unit(lesson: Taught, modality: Modality) -> Tensor:
+    """Return the teacher's unit vectors [B, W] of one modality."""
+    features = lesson.encoded.vision if modality == "vision" else lesson.encoded.text
+    vectors: Tensor = lesson.task.embed(lesson.encoded.represent(features, modality), modality)
+    return vectors.detach()
+
+
+def _taught_rows(logits: Tensor, teacher: Tensor, positive: Tensor, candidates: Tensor, share: float) -> Tensor:
+    """Return InfoNCE of each row [B, K], with a share of the teacher's targets: [B]."""
+    labelled = multi_positive_nce(logits, positive, candidates)
+    if not share:
+        return labelled
+    return (1 - share) * labelled + share * imitation(logits, teacher, candidates)
 
 
 def _softmax(image_rows: Tensor, text_rows: Tensor, batch: Batch) -> tuple[Tensor, int]:

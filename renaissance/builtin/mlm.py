@@ -13,13 +13,18 @@ from renaissance.api import Batch, Encoded, Joint, ModelFacts, Pairs, TaskLoss, 
 from renaissance.builtin.task_entries import MlmOptions
 from renaissance.errors import SpecError
 from renaissance.toolkit.attention import initialise
+from renaissance.toolkit.losses import imitation, wide
 from renaissance.toolkit.random import uniform
+from renaissance.toolkit.teaching import Taught, needed_momentum, taught, teacher_share
 
 IGNORED = -100
 
 
 class MaskedLanguageModelling(nn.Module):
-    """Predict the masked tokens of each pair's caption; the head runs at masked positions only."""
+    """Predict the masked tokens of each pair's caption; the head runs at masked positions only.
+
+    With `distillation` a momentum teacher sees the same masked text, and its predictions are a share of the targets.
+    """
 
     def __init__(self, options: MlmOptions, *, model: ModelFacts) -> None:
         super().__init__()
@@ -29,6 +34,7 @@ class MaskedLanguageModelling(nn.Module):
             )
         assert model.fused_text is not None
         self.options, self.tokenizer = options, model.tokenizer
+        self.needs_teacher = needed_momentum(options)
         self.pieces: Tensor | None
         self.register_buffer("pieces", _pieces(model.tokenizer) if options.whole_word else None, persistent=False)
         width = model.fused_text
@@ -56,18 +62,35 @@ class MaskedLanguageModelling(nn.Module):
         assert pairs is not None
         assert pairs.targets is not None
         at = pairs.targets != IGNORED  # [P, L]
-        logits = self.decoder(self.head(joint.text.tokens[at]))  # [masked positions, vocabulary]
+        logits = self.predict(joint.text.tokens, at)  # [masked positions, vocabulary]
         labels = pairs.targets[at]
         count = at.sum()
         right = (logits.argmax(-1) == labels).sum()
-        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        loss = F.cross_entropy(wide(logits), labels, reduction="sum")
+        if self.needs_teacher is not None:
+            loss = self._distilled(loss, logits, at, taught(encoded, "mlm"))
         return TaskLoss(loss, count, metrics={"accuracy": (right, count)})
+
+    def predict(self, tokens: Tensor, at: Tensor) -> Tensor:
+        """Return logits [masked positions, vocabulary] of fused text tokens [P, L, D], masked bool [P, L]."""
+        return self.decoder(self.head(tokens[at]))  # type: ignore[no-any-return]  # nn.Module.__call__
+
+    def _distilled(self, loss: Tensor, logits: Tensor, at: Tensor, lesson: Taught) -> Tensor:
+        """Return the loss with the share of the teacher's targets."""
+        assert lesson.joint is not None
+        assert lesson.joint.text is not None
+        tokens = lesson.joint.text.tokens
+        # a tower that holds still gives no padding beyond the longest text, where nothing is masked
+        teacher: Tensor = lesson.task.predict(tokens, at[:, : tokens.shape[1]])
+        share = teacher_share(self.options, lesson.updates)
+        return (1 - share) * loss + share * imitation(wide(logits), wide(teacher)).sum()
 
     def _masked(self, batch: Batch) -> tuple[TextInput, Tensor]:
         texts = batch.texts
         row = batch.pairs[:, 1]
         ids, mask = texts.token_ids[row], texts.mask[row]
-        masked, labels = mask_tokens(ids, mask, batch.seeds, self.tokenizer, self.options, self.pieces)
+        words = texts.words[row] if self.options.whole_word and texts.words is not None else None
+        masked, labels = mask_tokens(ids, mask, batch.seeds, self.tokenizer, self.options, self.pieces, words)
         segments = None if texts.segment_ids is None else texts.segment_ids[row]
         return TextInput(masked, mask, segments), labels
 
@@ -79,18 +102,20 @@ def mask_tokens(
     tokenizer: TokenizerFacts,
     options: MlmOptions,
     pieces: Tensor | None = None,
+    words: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (ids with masked tokens, labels), both int64 [P, L]; labels are -100 where nothing is predicted.
 
     Of the chosen tokens 80% become the mask token, 10% a random token, 10% stay. Special and padding tokens are never
-    chosen. With `pieces` bool [2, vocabulary] (tokens that continue a word, tokens that leave it unfinished) the tokens
-    of a word are chosen together. What is drawn for a pair depends on its seed alone.
+    chosen. With `pieces` bool [2, vocabulary] (tokens that continue a word, tokens that leave it unfinished), or with
+    `words` int64 [P, L] (the number of each token's word), the tokens of a word are chosen together. What is drawn for
+    a pair depends on its seed alone.
     """
     assert tokenizer.mask_id is not None
     length = ids.shape[1]
     special = torch.isin(ids, torch.tensor(tokenizer.special_ids, device=ids.device))
     eligible = mask & ~special
-    first = _first_tokens(ids, eligible, pieces)
+    first = _first_tokens(ids, eligible, pieces, words)
     chance = uniform(seeds, "mlm position", length).gather(1, first)  # one draw for a word
     chosen = eligible & (chance < options.probability)
     if options.at_least_one:
@@ -113,7 +138,7 @@ def _pieces(tokenizer: TokenizerFacts) -> Tensor:
     if tokenizer.pieces is None:
         raise SpecError(
             "'mlm': whole_word needs to know which tokens are pieces of one word, and the tokenizer of this text tower "
-            "marks no words; leave whole_word out."
+            "does not say; leave whole_word out."
         )
     table = torch.zeros(2, tokenizer.vocabulary, dtype=torch.bool)
     table[0, list(tokenizer.pieces.continues)] = True
@@ -121,11 +146,15 @@ def _pieces(tokenizer: TokenizerFacts) -> Tensor:
     return table
 
 
-def _first_tokens(ids: Tensor, eligible: Tensor, pieces: Tensor | None) -> Tensor:
-    """Return for each token where its word starts, int64 [P, L]; without `pieces` each token is a word."""
+def _first_tokens(ids: Tensor, eligible: Tensor, pieces: Tensor | None, words: Tensor | None) -> Tensor:
+    """Return for each token where its word starts, int64 [P, L]; with neither of both each token is a word."""
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    if pieces is None:
+    if words is not None:
+        same = words[:, 1:] == words[:, :-1]
+    elif pieces is not None:
+        same = pieces[0][ids[:, 1:]] | pieces[1][ids[:, :-1]]
+    else:
         return places
     joined = torch.zeros_like(eligible)
-    joined[:, 1:] = (pieces[0][ids[:, 1:]] | pieces[1][ids[:, :-1]]) & eligible[:, 1:] & eligible[:, :-1]
+    joined[:, 1:] = same & eligible[:, 1:] & eligible[:, :-1]
     return places.masked_fill(joined, 0).cummax(1).values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from renaissance.api import BackboneEntry, FusionHeadEntry, TaskEntry, hookimpl
+from renaissance.builtin.downstream_entries import DOWNSTREAM
 from renaissance.builtin.fusion_entries import FUSION_HEADS
 from renaissance.builtin.open_clip_entries import BACKBONES as OPEN_CLIP
 from renaissance.builtin.task_entries import TASKS
@@ -24,5 +25,5 @@ def register_fusion_heads() -> tuple[FusionHeadEntry, ...]:
 
 @hookimpl
 def register_tasks() -> tuple[TaskEntry, ...]:
-    """Offer mlm, itm, itc and retrieval."""
-    return TASKS
+    """Offer what is pretrained with, what is fine-tuned for, and what measures alone."""
+    return (*TASKS, *DOWNSTREAM)

@@ -13,9 +13,22 @@ Projection = Literal["linear", "residual"]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Epsilon = Annotated[float, Field(gt=0.0, le=0.01)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Momentum = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class MlmOptions(Options):
+class ImitatingOptions(Options):
+    """Options of a task that can learn from a momentum teacher as well."""
+
+    distillation: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.0, description="Share of a momentum teacher's soft targets (ALBEF: 0.4); 0: no teacher."
+    )
+    distillation_ramp: Annotated[int, Field(ge=0)] = Field(
+        1000, description="Updates over which that share grows from 0 to its full value."
+    )
+    momentum: Momentum = Field(0.995, description="What a momentum teacher keeps of its own weights at each update.")
+
+
+class MlmOptions(ImitatingOptions):
     """Options of masked language modelling."""
 
     probability: Share = Field(0.15, description="Share of the tokens that are predicted.")
@@ -26,15 +39,41 @@ class MlmOptions(Options):
     norm_eps: Epsilon = Field(1e-12, description="What the head's LayerNorm adds to the variance.")
 
 
-class ItmOptions(Options):
+class ItmOptions(ImitatingOptions):
     """Options of image-text matching."""
 
+    negatives: Literal["random", "hard"] = Field(
+        "random", description="Draw false partners equally often, or by their ITC similarity (needs 'itc')."
+    )
+    hardness: Literal["sampled", "hardest"] = Field(
+        "sampled", description="Draw hard ones by the softmax of the similarities (ALBEF), or take the most similar."
+    )
+    replaced: Literal["image", "text", "both"] = Field(
+        "image",
+        description="Side that is another one in a false pair. 'both': each pair is kept, and twice false (1:2).",
+    )
     false_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.5, description="Share of the pairs whose image is another one."
+        0.5, description="Share of the pairs that are made false (0.5: 1:1), where one side is replaced."
+    )
+    max_similarity: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+        None, description="No false partner has a greater cosine than this by ITC: it may be a true one (needs 'itc')."
     )
 
 
-class ItcOptions(Options):
+def check_itm(options: ItmOptions, trained: frozenset[str]) -> None:
+    """Refuse hard negatives without what makes them hard, and a share of what is fixed.
+
+    Raises:
+        SpecError: saying what does not fit.
+    """
+    wanted = "negatives=hard" if options.negatives == "hard" else "max_similarity"
+    if "itc" not in trained and (options.negatives == "hard" or options.max_similarity is not None):
+        raise SpecError(f"'itm': {wanted} reads the similarities of 'itc'; add the task 'itc', or leave it out.")
+    if options.replaced == "both" and options.false_share != ItmOptions.model_fields["false_share"].default:
+        raise SpecError("'itm': with replaced=both a third of the pairs is true; leave false_share out.")
+
+
+class ItcOptions(ImitatingOptions):
     """Options of image-text contrast."""
 
     width: Annotated[int, Field(ge=1, le=65_536)] = Field(256, description="Width of the shared space.")
@@ -49,43 +88,65 @@ class ItcOptions(Options):
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] | None = Field(
         None, description="First value; it is learned. null: 0.07, or 0.1 with the sigmoid loss."
     )
+    queue: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        0,
+        description="Past images and texts to contrast with beside the batch (ALBEF: 65536). All that is contrasted "
+        "with is then encoded by the momentum teacher.",
+    )
+
+
+def check_itc(options: ItcOptions, trained: frozenset[str]) -> None:
+    """Refuse a queue and a teacher for a loss that compares no pair with another.
+
+    Raises:
+        SpecError: naming the option.
+    """
+    if options.loss == "sigmoid" and (options.queue or options.distillation):
+        name = "queue" if options.queue else "distillation"
+        raise SpecError(f"'itc': {name} is for the softmax over candidates; leave it out with the sigmoid loss.")
+
+
+class MimOptions(Options):
+    """Options of masked image modelling."""
+
+    probability: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.4, description="Share of the patches to hide.")
+    masking: Literal["random", "blocks"] = Field(
+        "random", description="Hide single patches, or rectangular blocks of them (BEiT)."
+    )
+    patch_size: Annotated[int, Field(ge=1, le=512)] = Field(
+        16, description="Side in pixels of a patch; it must be that of the vision backbone's tokens."
+    )
+    target: Literal["pixels", "features", "vision"] = Field(
+        "pixels",
+        description="Predict each patch's pixels, normalised, or what a teacher makes of it in the whole picture: its "
+        "fused token, or the token of its vision tower.",
+    )
+    momentum: Momentum = Field(
+        1.0, description="What that teacher keeps of its own weights; 1: the model as it was when training began."
+    )
 
 
 class RetrievalOptions(Options):
     """Options of image-text retrieval."""
 
-    rerank: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        0, description="Re-rank so many of the best by ITC with ITM scores; 0: none."
+    rerank: Annotated[int, Field(ge=0, le=100_000)] | Literal["all"] = Field(
+        0, description="Re-rank so many of the best by ITC with ITM scores; 0: none; 'all': score every pair by ITM."
+    )
+    score: Literal["itm", "itm+itc"] = Field(
+        "itm", description="Re-rank by ITM's logit (ALBEF), or by its sum with ITC's similarity (LAVIS)."
     )
 
 
 def check_retrieval(options: RetrievalOptions, trained: frozenset[str]) -> None:
-    """Refuse to re-rank without the scores to re-rank by.
+    """Refuse to rank without the scores to rank by.
 
     Raises:
-        SpecError: `rerank` is asked for, and 'itm' is not trained.
+        SpecError: a task is not trained whose scores are asked for.
     """
     if options.rerank and "itm" not in trained:
         raise SpecError("'retrieval': rerank orders by ITM scores; add the task 'itm', or leave rerank out.")
-
-
-class ClassificationOptions(Options):
-    """Options of choosing one of several labels."""
-
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=100_000)] = Field(
-        ("false", "true"), description="The labels, in the order of the head's outputs.", strict=False
-    )
-    hidden: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
-        None, description="Hidden width of the head; twice that of the pooled vector if it is not given."
-    )
-
-
-class VqaOptions(ClassificationOptions):
-    """Options of answering questions."""
-
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=100_000)] = Field(
-        ("no", "yes"), description="The answers, in the order of the head's outputs.", strict=False
-    )
+    if "itc" not in trained and not (options.rerank == "all" and options.score == "itm"):
+        raise SpecError("'retrieval' orders by ITC's similarities; add the task 'itc', or say rerank=all, score=itm.")
 
 
 TASKS = (
@@ -99,11 +160,13 @@ TASKS = (
     ),
     TaskEntry(
         name="itm",
-        summary="Image-text matching: does the caption belong to the image? (1:1, false images from the batch)",
+        summary="Image-text matching: does the caption belong to the image? (1:1, false images of all processes; "
+        "or 1:2 with both sides, random or hard)",
         factory="renaissance.builtin.itm:ImageTextMatching",
         options=ItmOptions,
         outputs=frozenset({"pooled"}),
         needs_negatives=True,
+        check=check_itm,
     ),
     TaskEntry(
         name="itc",
@@ -113,34 +176,24 @@ TASKS = (
         tiny={"width": 32},
         needs_negatives=True,
         evaluates=False,
+        check=check_itc,
     ),
     TaskEntry(
-        name="retrieval",
-        summary="Image-text retrieval: recall at 1, 5 and 10 both ways, by ITC, or by ITC then ITM",
-        factory="renaissance.builtin.retrieval:Retrieval",
-        options=RetrievalOptions,
-        needs_any=("itc",),
-        trains=False,
-        check=check_retrieval,
-    ),
-    TaskEntry(
-        name="vqa",
-        summary="Questions about an image: choose one of the answers (soft targets, binary cross-entropy)",
-        factory="renaissance.builtin.classification:vqa",
-        options=VqaOptions,
-        outputs=frozenset({"pooled"}),
-        data="items",
-        layouts=("vqav2", "gqa"),
+        name="mim",
+        summary="Masked image modelling: predict hidden patches (pixels or features) from the rest and the caption",
+        factory="renaissance.builtin.mim:MaskedImageModelling",
+        options=MimOptions,
+        tiny={"patch_size": 8},
+        outputs=frozenset({"vision"}),
         evaluates=False,
     ),
     TaskEntry(
-        name="nlvr2",
-        summary="Is a sentence true of two images? (the text with each image, pooled vectors side by side)",
-        factory="renaissance.builtin.classification:nlvr2",
-        options=ClassificationOptions,
-        outputs=frozenset({"pooled"}),
-        data="items",
-        layouts=("nlvr2",),
-        slots=2,
+        name="retrieval",
+        summary="Image-text retrieval: recall at 1, 5 and 10 both ways, by ITC, by ITC then ITM, or by ITM alone",
+        factory="renaissance.builtin.retrieval:Retrieval",
+        options=RetrievalOptions,
+        needs_any=("itc", "itm"),
+        trains=False,
+        check=check_retrieval,
     ),
 )

@@ -102,12 +102,13 @@ def by_length(run: Callable[[TextInput], Tensor], inputs: TextInput) -> Tensor:
 
 def _rows(inputs: TextInput, rows: Tensor, length: int) -> TextInput:
     """Return some of the texts, cut to a length that none of them exceeds."""
-    segments, embeddings = inputs.segment_ids, inputs.embeddings
+    segments, embeddings, words = inputs.segment_ids, inputs.embeddings, inputs.words
     return TextInput(
         inputs.token_ids[rows, :length],
         inputs.mask[rows, :length],
         None if segments is None else segments[rows, :length],
         None if embeddings is None else embeddings[rows, :length],
+        None if words is None else words[rows, :length],
     )
 
 

@@ -12,7 +12,19 @@ import typer
 from typer.main import get_command
 
 import renaissance
-from renaissance.cli import checking, costing, evaluating, importing, listing, running
+from renaissance.cli import (
+    checking,
+    costing,
+    doctoring,
+    emoji,
+    evaluating,
+    generating,
+    importing,
+    listing,
+    preparing,
+    reproducing,
+    running,
+)
 from renaissance.errors import RenaissanceError
 
 USAGE = 2
@@ -27,8 +39,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (running, evaluating, importing, checking, costing, listing):
+for group in (running, evaluating, reproducing, importing, checking, costing, listing):
     group.add_to(app)
+
+data = typer.Typer(name="data", help="Prepare corpora, make data, and look for faults in them.", no_args_is_help=True)
+for group in (preparing, generating, doctoring, emoji):
+    group.add_to(data)
+app.add_typer(data)
 
 
 def _version(asked: bool) -> None:

@@ -32,7 +32,9 @@ def add_to(app: typer.Typer) -> None:
 def cost(
     line: SpecArgument,
     tasks: Annotated[str, typer.Option(help="What it is trained for, with commas between.")] = "mlm,itm",
-    batch: Annotated[int, typer.Option(min=1, help="Pairs of a step, each with its own image and text.")] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pairs or items of a step, each with its own images and text.")
+    ] = 32,
     text_tokens: Annotated[int, typer.Option(min=3, help="Tokens of each text, special ones included.")] = 32,
     masked: Annotated[
         int | None,
@@ -76,7 +78,7 @@ def _print(found: Cost) -> None:
     print()
     print_facts(
         [
-            ("step", f"{found.batch} pairs, {found.text_tokens} tokens a text, {found.masked} tokens masked"),
+            ("step", f"{found.batch} pairs or items, {found.text_tokens} tokens a text, {found.masked} tokens masked"),
             ("forward FLOPs a sample", f"{flops.forward / found.batch / 1e9:,.3f} G"),
             ("training FLOPs a sample", f"{flops.training / found.batch / 1e9:,.3f} G"),
             ("of these in attention", f"{100 * flops.attention / max(flops.training, 1):.1f}%"),

@@ -48,7 +48,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of one training step of `batch` pairs, each with an image and a text of its own."""
+    """The cost of one training step of `batch` pairs, each with an image and a text of its own, or of `batch` items."""
 
     batch: int
     text_tokens: int
@@ -70,7 +70,8 @@ def cost(
 ) -> Cost:
     """Return what a training step of a spec, or of one of the `PRESETS`, costs.
 
-    `masked` tokens are predicted by 'mlm' in a batch; None: 15% of those that are not special.
+    `masked` tokens are predicted by 'mlm' in a batch; None: 15% of those that are not special. Tasks on items are
+    counted with `batch` items, each with images and texts of its own as the task reads them.
 
     Raises:
         SpecError: the spec is wrong, or the batch cannot be had.

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from renaissance.api import Batch, TextInput, TokenizerFacts, VisionInput
 from renaissance.assemble import Assembly, assemble
+from renaissance.cost.items import item_batch
 from renaissance.errors import SpecError
 from renaissance.plans import AnyPlan, TowerPlan
 
@@ -176,10 +177,12 @@ def masked_tokens(batch: int, text_tokens: int, masked: int | None) -> int:
 def synthetic_batch(assembly: Assembly, batch: int, text_tokens: int, masked: int | None = None) -> Batch:
     """Return `batch` pairs of an image and a text of their own; each text has `text_tokens`, all real.
 
-    Ordinary words are just those that 'mlm' is to predict; every other token is a special one.
+    Ordinary words are just those that 'mlm' is to predict; every other token is a special one. For tasks on items these
+    are `batch` items, see `item_batch`.
 
     Raises:
-        SpecError: there are too few pairs or tokens, or a text is longer than the tower takes.
+        SpecError: there are too few pairs or tokens, a text is longer than the tower takes, or some tasks are on items
+            and others on captions.
     """
     facts: TokenizerFacts = assembly.encoder.text.processor.facts
     negatives = [task for task in assembly.plan.tasks.values() if task.entry.needs_negatives]
@@ -188,9 +191,24 @@ def synthetic_batch(assembly: Assembly, batch: int, text_tokens: int, masked: in
         raise SpecError(f"A batch of {batch} is too small; these tasks need at least {least} pairs.")
     if not 3 <= text_tokens <= facts.max_tokens:
         raise SpecError(f"Texts of {text_tokens} tokens; this text tower takes 3 to {facts.max_tokens}.")
+    image_size = assembly.encoder.vision.processor.image_size
+    trained = {name: task.entry for name, task in assembly.plan.tasks.items() if task.entry.trains}
+    items = [name for name, entry in trained.items() if entry.data == "items"]
+    if items and len(items) < len(trained):
+        raise SpecError(
+            f"Of {', '.join(trained)} some are on items with labels, and others on images with captions; ask for the "
+            "cost of either."
+        )
+    if items:
+        return item_batch(
+            {name: assembly.tasks[name] for name in items},
+            batch,
+            image_size,
+            lambda count: _texts(facts, count, text_tokens, 0),
+        )
     keys = torch.arange(1, batch + 1)
     rows = torch.arange(batch)
-    pixels = torch.zeros(batch, 3, *assembly.encoder.vision.processor.image_size, dtype=torch.uint8)
+    pixels = torch.zeros(batch, 3, *image_size, dtype=torch.uint8)
     return Batch(
         images=VisionInput(pixels),
         texts=_texts(facts, batch, text_tokens, masked_tokens(batch, text_tokens, masked)),
@@ -211,4 +229,6 @@ def _texts(facts: TokenizerFacts, batch: int, length: int, words: int) -> TextIn
     for row in range(batch):
         count = words // batch + (row < words % batch)
         ids[row, 1 : 1 + count] = word
-    return TextInput(ids, torch.ones(batch, length, dtype=torch.bool))
+    by_text = facts.pieces is not None and facts.pieces.by_text
+    each = torch.arange(length).repeat(batch, 1) if by_text else None
+    return TextInput(ids, torch.ones(batch, length, dtype=torch.bool), words=each)

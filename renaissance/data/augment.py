@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from renaissance.recipe import Augmentation
-from renaissance.toolkit.images import ImageProcessor, to_pixels
+from renaissance.toolkit.images import ImageProcessor, rgb_pixels
 
 
-def augment(image: Image.Image, processor: ImageProcessor, changes: Augmentation, seed: int) -> Tensor:
-    """Return uint8 pixels [3, H, W] of an RGB picture; `seed` alone decides what happens to it.
+def augment(image: Image.Image | Tensor, processor: ImageProcessor, changes: Augmentation, seed: int) -> Tensor:
+    """Return uint8 pixels [3, H, W] of an RGB picture, or of its pixels; `seed` alone decides what happens to it.
 
     The global generator of torch is left as it was.
+
+    Raises:
+        SampleError: the picture is not RGB.
     """
     if not changes.any:
         return processor([image]).pixels[0]
@@ -28,17 +31,13 @@ def augment(image: Image.Image, processor: ImageProcessor, changes: Augmentation
     return changed
 
 
-def _part(image: Image.Image, changes: Augmentation, processor: ImageProcessor) -> Tensor:
+def _part(image: Image.Image | Tensor, changes: Augmentation, processor: ImageProcessor) -> Tensor:
     """Return uint8 pixels [3, H, W] of a random part of the picture, or of the part that evaluation sees."""
     if changes.crop is None:
         return processor([image]).pixels[0]
-    # on the picture, not on a tensor: PIL resizes, as in evaluation
-    crop = v2.RandomResizedCrop(
-        processor.image_size,
-        scale=changes.crop,
-        interpolation=v2.InterpolationMode(processor.interpolation),
-    )
-    return to_pixels(crop(image))
+    pixels = rgb_pixels(image, "The image")
+    part = v2.RandomResizedCrop(processor.image_size, scale=changes.crop).make_params([pixels])
+    return processor.fit_part(pixels, **part)
 
 
 def _colours_and_shapes(changes: Augmentation, processor: ImageProcessor) -> nn.Module:

@@ -16,8 +16,8 @@ from renaissance import recipe
 from renaissance.api import Batch, Features, TextInput, TextProcessor, VisionInput
 from renaissance.data.augment import augment
 from renaissance.data.captions import caption_key
-from renaissance.data.decode import open_record
 from renaissance.data.hashing import stable_hash
+from renaissance.data.pixels import picture_for
 from renaissance.data.records import Record
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
@@ -59,15 +59,17 @@ class Collator:
         if self.stored_vision is not None and self.augmentation is not None and self.augmentation.any:
             raise SpecError("A store holds one view of each image: turn 'augmentation' off, or 'store'.")
 
-    def __call__(self, records: Sequence[Record], epoch: int) -> Batch:
-        """Return the batch of these records; each gives one pair.
+    def __call__(self, records: Sequence[Record], epoch: int | Sequence[int]) -> Batch:
+        """Return the batch of these records; each gives one pair. epoch: one of all, or that of each record.
 
         Raises:
             SampleError: an image cannot be used (on_bad_sample "error"), or none of them can.
         """
-        images, records, skipped = self._read(records, epoch)
+        epochs = of_each(epoch, records)
+        images, kept, skipped = self._read(records, epochs)
+        records, epochs = [records[row] for row in kept], [epochs[row] for row in kept]
         drawn, image_rows = _distinct(records, [record.image.name for record in records])
-        captions = [chosen_caption(record, self.seed, epoch) for record in records]
+        captions = [chosen_caption(record, self.seed, turn) for record, turn in zip(records, epochs, strict=True)]
         texts, text_rows = _distinct(captions, [caption_key(caption) for caption in captions])
         return Batch(
             images=images,
@@ -75,7 +77,9 @@ class Collator:
             pairs=torch.tensor(list(zip(image_rows, text_rows, strict=True))),
             slots=torch.zeros(len(records), dtype=torch.int64),
             items=torch.arange(len(records)),
-            seeds=torch.tensor([sample_seed(self.seed, epoch, record.id) for record in records]),
+            seeds=torch.tensor(
+                [sample_seed(self.seed, turn, record.id) for record, turn in zip(records, epochs, strict=True)]
+            ),
             caption_keys=caption_keys(drawn),
             text_keys=torch.tensor([caption_key(text) for text in texts]),
             ids=tuple(record.id for record in records),
@@ -84,14 +88,16 @@ class Collator:
             skipped=skipped,
         )
 
-    def _read(self, records: Sequence[Record], epoch: int) -> tuple[VisionInput | None, list[Record], tuple[str, ...]]:
-        """Return pixels of the distinct images, the records that can be used, and a line for each that cannot."""
+    def _read(
+        self, records: Sequence[Record], epochs: Sequence[int]
+    ) -> tuple[VisionInput | None, list[int], tuple[str, ...]]:
+        """Return pixels of the distinct images, the places of usable records, and a line for each that is not."""
         if self.stored_vision is not None or self.images is None:
-            return None, list(records), ()
-        distinct, _ = _distinct(records, [record.image.name for record in records])
+            return None, list(range(len(records))), ()
+        distinct, _ = _distinct(list(zip(records, epochs, strict=True)), [record.image.name for record in records])
         pixels: dict[str, Tensor] = {}
         skipped: list[str] = []
-        for record in distinct:
+        for record, epoch in distinct:
             try:
                 pixels[record.image.name] = self._pixels(record, self.images, epoch)
             except SampleError as error:
@@ -100,14 +106,21 @@ class Collator:
                 skipped.append(str(error))
         if not pixels:
             raise SampleError(f"No image of a batch of {len(records)} can be used; the first: {skipped[0]}")
-        kept = [record for record in records if record.image.name in pixels]
+        kept = [row for row, record in enumerate(records) if record.image.name in pixels]
         return VisionInput(torch.stack(list(pixels.values()))), kept, tuple(skipped)
 
     def _pixels(self, record: Record, processor: ImageProcessor, epoch: int) -> Tensor:
         """Return uint8 pixels [3, H, W], augmented by the seed of the sample in this epoch."""
         if self.augmentation is None or not self.augmentation.any:
-            return processor([open_record(record)]).pixels[0]
-        return augment(open_record(record), processor, self.augmentation, sample_seed(self.seed, epoch, record.id))
+            return processor([picture_for(processor, record)]).pixels[0]
+        return augment(
+            picture_for(processor, record), processor, self.augmentation, sample_seed(self.seed, epoch, record.id)
+        )
+
+
+def of_each(epoch: int | Sequence[int], samples: Sequence[object]) -> list[int]:
+    """Return the epoch of each sample."""
+    return [epoch] * len(samples) if isinstance(epoch, int) else list(epoch)
 
 
 def caption_keys(records: Sequence[Record]) -> Tensor:
@@ -128,7 +141,7 @@ def image_batches(records: Iterable[Record], processor: ImageProcessor, batch_si
         SampleError: an image cannot be used; an evaluation leaves none out.
     """
     for group in _grouped(records, batch_size):
-        yield processor([open_record(record) for record in group])
+        yield processor([picture_for(processor, record) for record in group])
 
 
 def text_batches(texts: Iterable[str], processor: TextProcessor, batch_size: int) -> Iterator[TextInput]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -15,13 +16,17 @@ from torch import Tensor
 from renaissance import recipe
 from renaissance.api import Batch, Box, Item, ItemTask, TextInput, TextProcessor, VisionInput
 from renaissance.data.augment import augment
+from renaissance.data.blind import Blindfold
 from renaissance.data.captions import caption_key
+from renaissance.data.collate import of_each
 from renaissance.data.decode import decode
+from renaissance.data.pixels import decode_pixels
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import DataError, SampleError
 from renaissance.recipe import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 
+Picture = TypeVar("Picture")
 NOTHING = -1  # stands in a pair for the modality that an item does not have
 
 
@@ -85,22 +90,42 @@ def open_view(item: Item, view: View) -> Image.Image:
     """
     _, box = view.key
     source = item.images[view.number if box is None else 0]
+    picture = _decoded(item, source, decode)
+    return picture if box is None else picture.crop(_inside(box, picture.width, picture.height, item))
+
+
+def view_for(processor: object, item: Item, view: View) -> Image.Image | Tensor:
+    """Return the picture of a view as its processor reads it soonest: pixels uint8 [3, h, w] for ours, or PIL's.
+
+    Raises:
+        SampleError: as for `open_view`.
+    """
+    if not isinstance(processor, ImageProcessor):
+        return open_view(item, view)
+    _, box = view.key
+    pixels = _decoded(item, item.images[view.number if box is None else 0], decode_pixels)
+    if box is None:
+        return pixels
+    left, top, right, bottom = _inside(box, pixels.shape[2], pixels.shape[1], item)
+    return pixels[:, top:bottom, left:right]
+
+
+def _decoded(item: Item, source: Any, decoder: Callable[..., Picture]) -> Picture:
     try:
-        picture = decode(source.read(), name=f"{item.row}: {source.name}")
+        return decoder(source.read(), name=f"{item.row}: {source.name}")
     except SampleError as error:
         raise error if str(error).startswith(item.row) else SampleError(f"{item.row}: {error}") from None
-    return picture if box is None else _cropped(picture, box, item)
 
 
-def _cropped(picture: Image.Image, box: Box, item: Item) -> Image.Image:
-    """Return what lies inside of a box, each side rounded to whole pixels, at least one pixel wide and high."""
+def _inside(box: Box, columns: int, rows: int, item: Item) -> tuple[int, int, int, int]:
+    """Return (left, top, right, bottom) in whole pixels of what lies inside of a box, at least one wide and high."""
     x, y, width, height = box
     left, top = max(0, round(x)), max(0, round(y))
-    right, bottom = min(picture.width, round(x + width)), min(picture.height, round(y + height))
-    if width <= 0 or height <= 0 or left >= picture.width or top >= picture.height or right <= 0 or bottom <= 0:
-        size = f"{picture.width} x {picture.height}"
+    right, bottom = min(columns, round(x + width)), min(rows, round(y + height))
+    if width <= 0 or height <= 0 or left >= columns or top >= rows or right <= 0 or bottom <= 0:
+        size = f"{columns} x {rows}"
         raise SampleError(f"{item.row}: the box {list(box)} lies outside of its image of {size} pixels. Mend the data.")
-    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def tokenized(texts: Sequence[tuple[str, ...]], processor: TextProcessor) -> TextInput:
@@ -114,7 +139,10 @@ def tokenized(texts: Sequence[tuple[str, ...]], processor: TextProcessor) -> Tex
 
 @dataclass(frozen=True, slots=True)
 class ItemCollator:
-    """Makes batches of items: pure in (seed, epoch, items). targets: by task, what makes its targets of the items."""
+    """Makes batches of items: pure in (seed, epoch, items). targets: by task, what makes its targets of the items.
+
+    blindfold: replaces one modality of each item by that of another one.
+    """
 
     images: ImageProcessor
     texts: TextProcessor
@@ -125,15 +153,20 @@ class ItemCollator:
     paired: bool = False
     augmentation: recipe.Augmentation | None = None
     on_bad_sample: OnBadSample = "error"
+    blindfold: Blindfold | None = None
 
-    def __call__(self, items: Sequence[Item], epoch: int) -> Batch:
-        """Return the batch of these items; those that cannot be used are left out, where bad samples are skipped.
+    def __call__(self, items: Sequence[Item], epoch: int | Sequence[int]) -> Batch:
+        """Return the batch of these items, of one epoch or each of its own; skipped ones are left out.
 
         Raises:
             SampleError: an image cannot be used (on_bad_sample "error"), or none of them can.
             DataError: an item has no label, or a wrong one.
         """
-        pixels, good, skipped = self._read(items, epoch)
+        epochs = of_each(epoch, items)
+        if self.blindfold is not None:
+            items = [self.blindfold(item, turn) for item, turn in zip(items, epochs, strict=True)]
+        pixels, kept, skipped = self._read(items, epochs)
+        good = [items[number] for number in kept]
         layout = lay_out(good, regions=self.regions, paired=self.paired)
         vision = [pixels[view.key] for view in layout.images]
         return batch_of(
@@ -142,35 +175,35 @@ class ItemCollator:
             VisionInput(torch.stack(vision)) if vision else None,
             tokenized(layout.texts, self.texts),
             slots=self.slots,
-            seeds=[sample_seed(self.seed, epoch, item.id) for item in good],
+            seeds=[sample_seed(self.seed, epochs[number], items[number].id) for number in kept],
             targets={name: make(good) for name, make in self.targets.items()},
             skipped=skipped,
         )
 
     def _read(
-        self, items: Sequence[Item], epoch: int
-    ) -> tuple[dict[tuple[str, Box | None], Tensor], list[Item], tuple[str, ...]]:
-        """Return uint8 pixels [3, H, W] of the views, the items that can be used, and a line for each that cannot."""
+        self, items: Sequence[Item], epochs: Sequence[int]
+    ) -> tuple[dict[tuple[str, Box | None], Tensor], list[int], tuple[str, ...]]:
+        """Return uint8 pixels [3, H, W] of the views, the places of usable items, and a line for each that is not."""
         pixels: dict[tuple[str, Box | None], Tensor] = {}
-        good: list[Item] = []
+        good: list[int] = []
         skipped: list[str] = []
         for number, item in enumerate(items):
             try:
                 for view in _views(number, item, regions=self.regions):
                     if view.key not in pixels:
-                        pixels[view.key] = self._pixels(item, view, epoch)
+                        pixels[view.key] = self._pixels(item, view, epochs[number])
             except SampleError as error:
                 if self.on_bad_sample == "error":
                     raise
                 skipped.append(str(error))
             else:
-                good.append(item)
+                good.append(number)
         if not good:
             raise SampleError(f"No item of a batch of {len(items)} can be used; the first: {skipped[0]}")
         return pixels, good, tuple(skipped)
 
     def _pixels(self, item: Item, view: View, epoch: int) -> Tensor:
-        picture = open_view(item, view)
+        picture = view_for(self.images, item, view)
         if self.augmentation is None or not self.augmentation.any or self.regions:
             return self.images([picture]).pixels[0]
         return augment(picture, self.images, self.augmentation, sample_seed(self.seed, epoch, item.id))

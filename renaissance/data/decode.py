@@ -1,5 +1,7 @@
 """The one image decoder, for training, evaluation and inference alike: bytes to an upright RGB picture.
 
+`renaissance.data.pixels` gives the same pixels as a tensor, sooner.
+
 | what the file holds | outcome |
 |---|---|
 | JPEG, PNG, WebP, BMP, TIFF in 8-bit RGB | ok |
@@ -27,18 +29,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from renaissance.data.records import Record
 from renaissance.errors import SampleError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 36_000_000
+ORIENTATION = ExifTags.Base.Orientation
 NEXT_STEP = "Repair or remove it, or skip such samples with --on-bad-sample skip"
 
 
 def decode(data: bytes, *, name: str) -> Image.Image:
     """Return the upright RGB picture in these bytes; `name` says in errors which sample it is.
+
+    Raises:
+        SampleError: the bytes are no picture that the table of this module accepts.
+    """
+    with opened(data, name=name) as picture:
+        picture.load()
+        return picture if is_plain_jpeg(picture) else to_rgb(picture, name)
+
+
+@contextmanager
+def opened(data: bytes, *, name: str) -> Iterator[Image.Image]:
+    """Give the picture in these bytes, of which the header alone was read; what then goes wrong is refused by name.
 
     Raises:
         SampleError: the bytes are no picture that the table of this module accepts.
@@ -52,8 +67,12 @@ def decode(data: bytes, *, name: str) -> Image.Image:
         )
     with _refusal(name), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         _check_size(picture, name)
-        picture.load()
-        return _to_rgb(picture, name)
+        yield picture
+
+
+def is_plain_jpeg(picture: Image.Image) -> bool:
+    """Return whether a picture is a JPEG in upright RGB: nothing but decoding is left to do."""
+    return picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
 
 
 def read_record(record: Record) -> bytes:
@@ -89,7 +108,7 @@ def open_image(source: Path | bytes | Image.Image, *, name: str) -> Image.Image:
         case Image.Image():
             _check_size(source, name)
             with _refusal(name):
-                return _to_rgb(source, name)
+                return to_rgb(source, name)
         case _:
             try:
                 data = source.read_bytes()
@@ -129,7 +148,12 @@ def _check_size(picture: Image.Image, name: str) -> None:
         raise SampleError(f"{name}: the image has no pixels. {NEXT_STEP}.")
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+def to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """Return the upright RGB picture of one that is open.
+
+    Raises:
+        SampleError: its values have no known white.
+    """
     upright = ImageOps.exif_transpose(picture)
     if upright.mode == "F":
         return _from_values(_scaled_floats(np.asarray(upright), name))

@@ -13,6 +13,8 @@ from renaissance.errors import DataError, SampleError
 from renaissance.recipe import OnBadSample
 from renaissance.spec import did_you_mean, shown
 
+MAX_LINES = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
@@ -54,10 +56,14 @@ class RawItem:
 
 @dataclass(slots=True)
 class Problems:
-    """What a reader does with a row that cannot be used: raise, or leave it out and count it."""
+    """What a reader does with a row that cannot be used: raise, or leave it out and count it.
+
+    skipped: a line for each of the first thousand rows left out. count: how many were.
+    """
 
     on_bad_sample: OnBadSample
     skipped: list[str] = field(default_factory=list)
+    count: int = 0
 
     def report(self, row: str, fault: str) -> None:
         """Tell of a row that cannot be used ("dev.json, line 7"), and why ("the label 'maybe' is none of ...").
@@ -68,7 +74,9 @@ class Problems:
         line = f"{row}: {fault}"
         if self.on_bad_sample == "error":
             raise SampleError(f"{line}. Mend it, or leave such rows out with --on-bad-sample skip.")
-        self.skipped.append(line)
+        self.count += 1
+        if len(self.skipped) < MAX_LINES:
+            self.skipped.append(line)
 
 
 Read = Callable[[Path, Problems], Iterator[RawItem]]
@@ -78,9 +86,11 @@ Read = Callable[[Path, Problems], Iterator[RawItem]]
 class Layout:
     """A corpus as it is published.
 
-    read: "package.module:callable", read(root, problems) -> items, in constant memory. page: where it is downloaded,
-    by the name of the page. files: what must be below the root. counts: the published number of items of each split,
-    and of images under "images", where it is published.
+    read: "package.module:callable", read(root, problems) -> items, in constant memory; version: raised whenever it
+    gives something else for the same files. page: where it is downloaded, by the name of the page. files: what must be
+    below the root (names, or patterns such as "*.tar"; a folder of images ends in "/", and may be missing where rows
+    are left out). optional: what is read as well where it is there. counts: the published number of items of each
+    split, and of images under "images", where it is published. texts: that of texts, where it is another.
     """
 
     name: str
@@ -89,6 +99,9 @@ class Layout:
     page: str
     files: tuple[str, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, int] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    version: int = 1
 
     def reader(self) -> Read:
         """Import the reader."""

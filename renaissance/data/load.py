@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from renaissance import recipe
 from renaissance.api import Item
 from renaissance.data.hashing import stable_hash
+from renaissance.data.mixtures import Mixture
 from renaissance.data.prepared import Prepared
 from renaissance.data.readers.tabular import read_images
 from renaissance.data.records import DataSet, Record, Sample
+from renaissance.data.sampling import Feed
 from renaissance.data.splits import split_records
+from renaissance.data.streams import Stream, open_stream
 from renaissance.data.world.write import prepare_world
 from renaissance.errors import DataError
 
@@ -33,6 +41,10 @@ def load_data(
         DataError: the data are missing, lack a column, or are not enough.
         SampleError: a row cannot be used, and `on_bad_sample` is "error".
     """
+    if isinstance(data, recipe.MixtureData):
+        return _mixture(data, cache, on_bad_sample, validation, items=items)
+    if isinstance(data, recipe.StreamData):
+        return _stream(data, cache, on_bad_sample, validation, items=items)
     if isinstance(data, recipe.WorldData):
         data = _of_world(data, cache)
     if data.path is None:
@@ -40,10 +52,7 @@ def load_data(
     if isinstance(data, recipe.PreparedData):
         return _prepared(data, Path(data.path).expanduser(), validation, items=items)
     if items:
-        raise DataError(
-            "These tasks learn from items with labels, and the data are images with captions. Prepare a corpus that "
-            "has labels (renaissance data layouts lists them), and set data.kind to 'prepared'."
-        )
+        raise _no_items()
     read = read_images(Path(data.path).expanduser(), data.columns, cache=cache, on_bad_sample=on_bad_sample)
     found = split_records(read.records, data, validation=validation)
     captions = sum(len(record.captions) for record in read.records)
@@ -84,6 +93,109 @@ def _prepared(data: recipe.PreparedData, folder: Path, validation: int, *, items
             *(f"split '{name}': {len(held):,} samples" for name, held in splits.items()),
         ),
     )
+
+
+def _no_items() -> DataError:
+    return DataError(
+        "These tasks learn from items with labels, and the data are images with captions. Prepare a corpus that "
+        "has labels (renaissance data layouts lists them), and set data.kind to 'prepared'."
+    )
+
+
+# --- streams and mixtures ---------------------------------------------------------------------------------------------
+
+
+def _stream(
+    data: recipe.StreamData, cache: Path, on_bad_sample: recipe.OnBadSample, validation: int, *, items: bool
+) -> DataSet:
+    """Return a stream to train on, and the splits that are named beside it."""
+    if items:
+        raise _no_items()
+    if validation and "validation" not in data.splits:
+        raise DataError(
+            "Evaluation in training needs samples that are not trained on, and none can be set aside of a stream. "
+            "Name some as data.splits.validation, or leave evaluation.every out."
+        )
+    opened = open_stream(data, cache=cache, on_bad_sample=on_bad_sample)
+    splits, facts, skipped = dict(opened.splits), list(opened.facts), list(opened.skipped)
+    for name, held in data.splits.items():
+        if held.data is not None:
+            loaded = load_data(held.data, cache=cache, on_bad_sample=on_bad_sample, validation=0)
+            splits[name] = _split_of(loaded, held.split or name, name)[: held.samples]
+            skipped += loaded.skipped
+        facts.append(f"split '{name}': {len(splits[name]):,} samples")
+    return DataSet(
+        train=opened.train,
+        validation=splits["validation"][:validation] if validation else (),
+        splits={name: splits[name] for name in data.splits},
+        facts=tuple(facts),
+        skipped=tuple(skipped),
+    )
+
+
+def _split_of(loaded: DataSet, wanted: str, name: str) -> tuple[Any, ...]:
+    if wanted not in loaded.splits:
+        known = ", ".join(loaded.splits) or "none"
+        raise DataError(f"The data of the split '{name}' have no split '{wanted}'; set its 'split' to one of: {known}.")
+    return loaded.splits[wanted]
+
+
+def _mixture(
+    data: recipe.MixtureData, cache: Path, on_bad_sample: recipe.OnBadSample, validation: int, *, items: bool
+) -> DataSet:
+    """Return a mixture to train on, and the splits of its parts, each named after its part."""
+    total = sum(part.weight for part in data.parts)
+    loaded = []
+    for part in data.parts:
+        able = not isinstance(part.data, recipe.StreamData) or "validation" in part.data.splits
+        aside = math.ceil(validation * part.weight / total) if able else 0
+        loaded.append(load_data(part.data, cache=cache, on_bad_sample=on_bad_sample, validation=aside, items=items))
+    _check_names([found.train for found in loaded], data.names)
+    named = list(zip(data.names, loaded, strict=True))
+    parts = tuple(found.train for found in loaded)
+    return DataSet(
+        train=Mixture(
+            names=data.names,
+            samples=tuple(part if isinstance(part, Stream) else tuple(part) for part in parts),
+            weights=tuple(part.weight for part in data.parts),
+            digests=tuple(samples_digest(part) for part in parts),
+        ),
+        validation=tuple(sample for found in loaded for sample in found.validation),
+        splits={f"{name}.{split}": held for name, found in named for split, held in found.splits.items()},
+        facts=tuple(f"{name}: {fact}" for name, found in named for fact in found.facts),
+        skipped=tuple(f"{name}: {line}" for name, found in named for line in found.skipped),
+    )
+
+
+def _check_names(parts: Sequence[Iterable[Any] | Feed], names: Sequence[str]) -> None:
+    """Refuse two parts that call different images the same: in a batch, one would stand for the other.
+
+    Raises:
+        DataError: naming the parts.
+    """
+    seen: dict[str, tuple[str, object]] = {}
+    for part, name in zip(parts, names, strict=True):
+        if isinstance(part, Stream):
+            continue  # its images are named by the whole address of their shard
+        for sample in part:
+            for image in (sample.image,) if isinstance(sample, Record) else sample.images:
+                first, other = seen.setdefault(image.name, (name, image))
+                if other != image:
+                    raise DataError(
+                        f"The parts '{first}' and '{name}' have different images that are called '{image.name}'. "
+                        "Rename the folder of one of them."
+                    )
+
+
+def samples_digest(samples: Iterable[Any] | Feed) -> str:
+    """Return a digest of what decides which samples come when: of a feed its own, else of the samples in order."""
+    if isinstance(samples, Feed):
+        return samples.identity
+    digest = sha256()
+    for sample in samples:
+        texts = sample.captions if isinstance(sample, Record) else [sample.texts, sample.label, sample.answers]
+        digest.update(json.dumps([sample.id, texts]).encode())
+    return digest.hexdigest()
 
 
 def captioned(item: Item) -> Record:

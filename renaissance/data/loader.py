@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from renaissance.api import Batch
+from renaissance.data.ahead import ahead
 from renaissance.data.collate import Collator
 from renaissance.data.collate_items import ItemCollator
-from renaissance.data.sampling import BatchPlan
+from renaissance.data.sampling import BatchPlan, Feed, Part
 from renaissance.errors import RenaissanceError
 
 
 def loader(
-    records: Sequence[Any],
+    records: Sequence[Any] | Feed,
     plan: BatchPlan,
     collator: Collator | ItemCollator,
     *,
@@ -37,13 +38,24 @@ def loader(
         SampleError: a sample cannot be used, as `Collator` raises it, from whichever process.
     """
     first, last = start_step * plan.accumulation, (start_step + steps) * plan.accumulation
+    numbers = range(first, last)
     # closed here, for an error's traceback would keep the loader processes alive as long as someone holds it
-    with closing(_prepared(_MicroBatches(records, plan, collator), range(first, last), workers)) as prepared:
+    with ExitStack() as opened:
+        if isinstance(records, Feed):
+            # one process reads, so that each byte is read once, and all of them decode
+            parts = opened.enter_context(closing(ahead(records.parts(plan, numbers))))
+            prepared = opened.enter_context(closing(_prepared(_Parts(collator), parts, workers)))
+        else:
+            prepared = opened.enter_context(
+                closing(_prepared(_MicroBatches(records, plan, collator), numbers, workers))
+            )
         for step in range(start_step, start_step + steps):
             yield step, [_batch(next(prepared)) for _ in range(plan.accumulation)]
 
 
-def _prepared(batches: _MicroBatches, order: range, workers: int) -> Generator[Batch | RenaissanceError, None, None]:
+def _prepared(
+    batches: _MicroBatches | _Parts, order: Iterable[Any], workers: int
+) -> Generator[Batch | RenaissanceError, None, None]:
     """Yield the micro-batches in this order."""
     source: DataLoader[Any] = DataLoader(
         batches,
@@ -74,6 +86,21 @@ class _MicroBatches(Dataset[Any]):
         part = self.plan.micro_batch(*divmod(number, self.plan.accumulation))
         try:
             return self.collator([self.records[index] for index in part.indices], part.epoch)
+        except RenaissanceError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts(Dataset[Any]):
+    """The micro-batch of samples that were read; an error, met while reading them, stays one."""
+
+    collator: Collator | ItemCollator
+
+    def __getitem__(self, part: Part | RenaissanceError) -> Batch | RenaissanceError:
+        if isinstance(part, RenaissanceError):
+            return part
+        try:
+            return self.collator(part.samples, part.epochs)
         except RenaissanceError as error:
             return error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from renaissance.api import Item
+from renaissance.data.sampling import Feed
 
 
 class ImageSource(Protocol):
@@ -48,8 +49,14 @@ class DataSet:
     facts: what was found and guessed, for the user ("column of images: 'file'"). skipped: bad rows left out.
     """
 
-    train: tuple[Any, ...]
+    train: Sequence[Any] | Feed
     validation: tuple[Any, ...]
     splits: Mapping[str, tuple[Any, ...]]
     facts: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> Sequence[Any]:
+        """The samples to train on, of data that are held whole; the recipe refuses what needs them of others."""
+        assert isinstance(self.train, Sequence), "the recipe is refused"
+        return self.train

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,35 @@ class MicroBatch(NamedTuple):
     micro: int
     epoch: int
     indices: Indices
+
+
+class Part(NamedTuple):
+    """One process's part of a micro-batch: samples, and the epoch of each, which counts passes over its own data."""
+
+    samples: list[Any]
+    epochs: list[int]
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Training samples that come in an order of their own, and are not held: a stream, or a mixture."""
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield every sample once."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """A digest of what decides which samples come when."""
+        ...
+
+    def parts(self, plan: BatchPlan, numbers: range) -> Iterator[Part]:
+        """Yield this process's part of each of these micro-batches, which are counted over all updates."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from renaissance.api import TaskEntry
 from renaissance.assemble import Assembly
 from renaissance.components import checked_options
-from renaissance.errors import CapabilityError, UnknownComponentError
+from renaissance.errors import CapabilityError, SpecError, UnknownComponentError
 from renaissance.registry import Registry, load_factory
 from renaissance.spec import shown
 
@@ -64,7 +64,7 @@ def _named(name: str, assembly: Assembly, registry: Registry) -> tuple[TaskEntry
     if plan is None and entry is not None and not entry.trains:
         missing = _missing(entry, assembly)
         if not missing:
-            return entry, _built(entry, assembly)
+            return entry, _checked(entry, assembly)
         raise CapabilityError(
             f"'{name}' needs a model that was trained for {missing}, and this one was for: "
             f"{', '.join(assembly.plan.tasks) or 'nothing'}. Add it to the model's recipe."
@@ -101,6 +101,19 @@ def _missing(entry: TaskEntry, assembly: Assembly) -> str:
     if entry.needs_any and not set(entry.needs_any) & set(assembly.plan.tasks):
         lacks.append(" or ".join(entry.needs_any))
     return " and ".join(f"'{name}'" for name in lacks)
+
+
+def _checked(entry: TaskEntry, assembly: Assembly) -> Any:
+    """Return a task that has nothing to train.
+
+    Raises:
+        CapabilityError: its options, which are those that it has by itself, do not fit the model.
+    """
+    try:
+        entry.check(checked_options(entry, {}, of=entry.name), frozenset(assembly.plan.tasks))
+    except SpecError as error:
+        raise CapabilityError(f"{error} Its options are those of the model's recipe, under evaluation.tasks.") from None
+    return _built(entry, assembly)
 
 
 def _built(entry: TaskEntry, assembly: Assembly) -> Any:

@@ -94,7 +94,7 @@ def evaluate(
     measures = chosen_measures(assembly, tasks, layout=layout, registry=registry or default_registry())
     items = any(measure.entry.data == "items" for measure in measures.values())
     loaded = load_data(section, cache=cache_folder(), on_bad_sample=on_bad_sample, validation=0, items=items)
-    held: Mapping[str, Sequence[Any]] = {"all": loaded.train} if whole else loaded.splits
+    held: Mapping[str, Sequence[Any]] = {"all": loaded.held} if whole else loaded.splits
     progress = progress or Silent()
     names = tuple(splits or held)
     missing = [name for name in names if name not in held]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from renaissance.api import Batch, Features, Item, ItemTask, Joint, Modality, Output, TextInput
 from renaissance.assemble import Assembly, Encoder
-from renaissance.data.collate_items import Layout, batch_of, lay_out, open_view, tokenized
+from renaissance.data.collate_items import Layout, batch_of, lay_out, tokenized, view_for
 from renaissance.errors import CapabilityError
 from renaissance.evaluation.scorer import joined, trimmed
 from renaissance.toolkit.devices import moved
@@ -38,6 +38,14 @@ class ModelItemScorer:
         self._assembly, self._tasks, self._track, self._split = assembly, tasks, track, split
         self._items = tuple(items)
         self._cache = _Cache(assembly.encoder, next(assembly.parameters()).device)
+        self._decided: dict[str, list[Tensor]] = {}
+        self._matches: dict[tuple[bool, str], list[Tensor]] = {}
+
+    def on(self, items: Sequence[Item]) -> ModelItemScorer:
+        """Return the scorer of the same model on other items; what is encoded is shared."""
+        other = ModelItemScorer(self._assembly, items, self._tasks, self._track, self._split)
+        other._cache = self._cache
+        return other
 
     @property
     def items(self) -> Sequence[Item]:
@@ -50,16 +58,20 @@ class ModelItemScorer:
         Raises:
             SampleError: an image cannot be used; an evaluation leaves none out.
         """
-        module = self._tasks[task]
-        found: list[Tensor] = []
-        for items in self._groups(f"'{task}' on '{self._split}'", regions=module.regions):
+        if task not in self._decided:
+            module = self._tasks[task]
+            groups = self._groups(f"'{task}' on '{self._split}'", regions=module.regions)
+            self._decided[task] = [decision for items in groups for decision in self._decide(module, items)]
+        return self._decided[task]
+
+    def _decide(self, module: ItemTask, items: Sequence[Item]) -> list[Tensor]:
+        with torch.inference_mode():
             layout = lay_out(items, regions=module.regions, paired=module.paired)
             encoded = self._encoded(items, layout)
             batch = self._batch(items, layout, module.slots)
             pairs = module.pairs(encoded, batch, {})
             joint = None if pairs is None else self._fused(encoded, pairs)
-            found += [moved(decision.float(), torch.device("cpu")) for decision in module.decide(encoded, joint, batch)]
-        return found
+            return [moved(decision.float(), torch.device("cpu")) for decision in module.decide(encoded, joint, batch)]
 
     def matches(self, *, regions: bool = False, by: Literal["itm", "itc"] | None = None) -> list[Tensor]:
         """Scores fp32 [images, texts] of each item: ITM logits, or dot products of ITC's unit vectors.
@@ -67,27 +79,80 @@ class ModelItemScorer:
         Raises:
             CapabilityError: the model was trained for neither, or not for what `by` says.
         """
-        kind = by or next((name for name in ("itm", "itc") if name in self._assembly.tasks), None)
-        if kind is None or kind not in self._assembly.tasks:
+        kind: str = by or next((name for name in ("itm", "itc") if name in self._assembly.tasks), "itm or itc")
+        self._head(kind)
+        if (regions, kind) not in self._matches:
+            groups = self._groups(f"Matching '{self._split}'", regions=regions)
+            self._matches[regions, kind] = [
+                scores for items in groups for scores in self._match(items, kind, regions=regions)
+            ]
+        return self._matches[regions, kind]
+
+    def image_vectors(self) -> Tensor:
+        """ITC's unit vectors fp32 [items, W] of the first image of each item.
+
+        Raises:
+            CapabilityError: the model was not trained for ITC.
+        """
+        head, found = self._head("itc"), []
+        for items in self._groups(f"Images of '{self._split}'", regions=False):
+            with torch.inference_mode():
+                first = [replace(item, images=item.images[:1], texts=()) for item in items]
+                layout = lay_out(first)
+                encoded = self._encoded(first, layout)
+                vectors = head.embed(encoded.represent(encoded.vision, "vision"), "vision")
+                found.append(vectors[torch.tensor(layout.pairs)[:, 0]].float().cpu())
+        return torch.cat(found)
+
+    def text_vectors(self, texts: Sequence[str]) -> Tensor:
+        """ITC's unit vectors fp32 [texts, W] of texts, which need not be those of the items.
+
+        Raises:
+            CapabilityError: the model was not trained for ITC.
+        """
+        head, found = self._head("itc"), []
+        for start in range(0, len(texts), ENCODED_AT_ONCE):
+            with torch.inference_mode():
+                features = self._texts([(text,) for text in texts[start : start + ENCODED_AT_ONCE]])
+                found.append(head.embed(self._assembly.encoder.represent(features, "text"), "text").float().cpu())
+        return torch.cat(found)
+
+    def _head(self, name: str) -> Any:
+        """Return the head that matches images with texts.
+
+        Raises:
+            CapabilityError: the model was not trained for it.
+        """
+        if name not in self._assembly.tasks:
             there = ", ".join(self._assembly.tasks) or "nothing"
             raise CapabilityError(
-                f"Matching images with texts needs the task '{kind or 'itm or itc'}', and the model was trained for "
-                f"{there}; add it to its tasks."
+                f"Matching images with texts needs the task '{name}', and the model was trained for {there}; add it to "
+                "its tasks."
             )
-        found: list[Tensor] = []
-        for items in self._groups(f"Matching '{self._split}'", regions=regions):
+        return self._assembly.tasks[name]
+
+    def _match(self, items: Sequence[Item], kind: str, *, regions: bool) -> list[Tensor]:
+        """Return the scores fp32 [images, texts] of each item; `regions`: of its boxes, where it has boxes."""
+        cropped = [regions and bool(item.boxes) for item in items]
+        if any(cropped) and not all(cropped):
+            parts = {
+                crop: iter(
+                    self._match([i for i, c in zip(items, cropped, strict=True) if c is crop], kind, regions=crop)
+                )
+                for crop in (True, False)
+            }
+            return [next(parts[crop]) for crop in cropped]
+        regions = all(cropped)
+        with torch.inference_mode():
             layout = lay_out(items, regions=regions)
             scores = self._matched(self._encoded(items, layout), layout, kind)
-            start = 0
-            for item in items:
-                count = len(item.boxes if regions else item.images), len(item.texts)
-                found.append(scores[start : start + count[0] * count[1]].reshape(count))
-                start += count[0] * count[1]
-        return found
+        shapes = [(len(item.boxes if regions else item.images), len(item.texts)) for item in items]
+        each = torch.split(scores, [images * texts for images, texts in shapes])
+        return [part.reshape(shape) for part, shape in zip(each, shapes, strict=True)]
 
     def _matched(self, encoded: _Encoded, layout: Layout, kind: str) -> Tensor:
         """Return the score fp32 [P] of each pair, on the CPU."""
-        head: Any = self._assembly.tasks[kind]
+        head = self._head(kind)
         index = torch.tensor(layout.pairs)[:, :2]
         if kind == "itc":
             images = head.embed(encoded.represent(encoded.vision, "vision"), "vision")
@@ -126,9 +191,7 @@ class ModelItemScorer:
                 pairs = 0
             groups[-1].append(item)
             pairs += count
-        for group in self._track(groups, len(groups), what):
-            with torch.inference_mode():
-                yield group
+        yield from self._track(groups, len(groups), what)
 
     def _encoded(self, items: Sequence[Item], layout: Layout) -> _Encoded:
         encoder: Any = self._assembly.encoder
@@ -136,16 +199,23 @@ class ModelItemScorer:
 
         def images(keys: Sequence[Hashable]) -> Features:
             chosen = [views[cast(Any, key)] for key in keys]
-            inputs = encoder.vision.processor([open_view(items[view.item], view) for view in chosen])
+            processor = encoder.vision.processor
+            inputs = processor([view_for(processor, items[view.item], view) for view in chosen])
             return cast(Features, encoder.encode_vision(moved(inputs, self._cache.device)))
 
-        def texts(keys: Sequence[Hashable]) -> Features:
+        vision = self._cache.read("vision", list(views), images) if views else None
+        text = self._texts(layout.texts) if layout.texts else None
+        return _Encoded(encoder, vision, text)
+
+    def _texts(self, texts: Sequence[tuple[str, ...]]) -> Features:
+        """Return the encoded texts, in their order."""
+        encoder: Any = self._assembly.encoder
+
+        def encode(keys: Sequence[Hashable]) -> Features:
             inputs = tokenized(cast("Sequence[tuple[str, ...]]", keys), encoder.text.processor)
             return cast(Features, encoder.encode_text(moved(inputs, self._cache.device)))
 
-        vision = self._cache.read("vision", list(views), images) if views else None
-        text = self._cache.read("text", list(layout.texts), texts) if layout.texts else None
-        return _Encoded(encoder, vision, text)
+        return self._cache.read("text", list(texts), encode)
 
     def _batch(self, items: Sequence[Item], layout: Layout, slots: int) -> Batch:
         nothing = TextInput(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool))

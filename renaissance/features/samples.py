@@ -9,7 +9,8 @@ from typing import Any, cast
 from torch import nn
 
 from renaissance.api import Backbone, TextInput, VisionInput
-from renaissance.data.decode import open_record, read_record
+from renaissance.data.decode import read_record
+from renaissance.data.pixels import picture_for
 from renaissance.data.records import Record
 from renaissance.features.keys import content_digest, kernel_facts, store_facts, store_key, tower_digest
 from renaissance.features.store import FeatureStore, Progress, build_or_open
@@ -46,7 +47,7 @@ def store_images(
     """
 
     def load(rows: Sequence[int]) -> VisionInput:
-        inputs: VisionInput = tower.processor([open_record(records[row]) for row in rows])
+        inputs: VisionInput = tower.processor([picture_for(tower.processor, records[row]) for row in rows])
         return inputs
 
     samples = image_digests(records) if digests is None else digests

@@ -107,6 +107,7 @@ class TwoTower(nn.Module):
             fused_text=fusion.width if fused else None,
             shared_space=self.shared_space,
             tokenizer=self.text.processor.facts,
+            vision_tokens=vision.width,
         )
 
 

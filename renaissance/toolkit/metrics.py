@@ -43,6 +43,23 @@ def ranks(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     return 1 + (rivals >= best).sum(1), (rivals == best).any(1)
 
 
+def numbered(keys: Sequence[str]) -> Tensor:
+    """Return int64 [Q]: the place of each key among the distinct ones in their order, whatever that of the queries."""
+    places = {key: place for place, key in enumerate(sorted(set(keys)))}
+    return torch.tensor([places[key] for key in keys])
+
+
+def chosen(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (choice int64 [Q], tied bool [Q]): the best candidate of each query, and whether others score as high.
+
+    scores float [Q, N], target int64 [Q]. Ties never help: of candidates that tie, a wrong one is chosen.
+    """
+    best = scores == scores.amax(1, keepdim=True)  # [Q, N]
+    tied = best.sum(1) > 1
+    wrong = best.scatter(1, target.unsqueeze(1), value=False)
+    return torch.where(tied, wrong.int().argmax(1), best.int().argmax(1)), tied
+
+
 def recall_chance(positive: Tensor, k: int) -> float:
     """Return in percent how often a random order has a positive of each query among the first k (hypergeometric)."""
     n = positive.shape[1]
@@ -113,6 +130,47 @@ def accuracy_score(name: str, right: Tensor, *, units: Tensor, chance: float, ti
         units=len(torch.unique(units)),
         ties=100 * ties,
     )
+
+
+def macro_score(name: str, right: Tensor, groups: Tensor, *, units: Tensor, chance: float, ties: float) -> Score:
+    """Return the mean over groups of the accuracy in each: right [Q], groups and units int64 [Q].
+
+    Units are resampled whole; a group of which a resample has nothing takes no part in its mean.
+    """
+    kinds, columns = torch.unique(groups, return_inverse=True)
+    sums = torch.zeros(len(kinds), dtype=torch.float64).index_add(0, columns, right.double())
+    low, high = _macro_interval(right.double().numpy(), columns.numpy(), units.numpy())
+    return Score(
+        name=name,
+        value=100 * float((sums / columns.bincount()).mean()),
+        low=100 * low,
+        high=100 * high,
+        chance=chance,
+        n=len(right),
+        units=len(torch.unique(units)),
+        ties=100 * ties,
+    )
+
+
+def _macro_interval(values: np.ndarray, groups: np.ndarray, units: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """Return the 95% percentile interval of the mean over groups [Q] of mean values [Q], resampling units [Q]."""
+    known, places = np.unique(units, return_inverse=True)
+    sums = np.zeros((len(known), int(groups.max()) + 1))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, (places, groups), values)
+    np.add.at(counts, (places, groups), 1)
+    generator = np.random.default_rng(seed)
+    means: list[np.ndarray] = []
+    at_once = max(1, CHUNK // len(known))
+    for start in range(0, RESAMPLES, at_once):
+        size = min(at_once, RESAMPLES - start)
+        drawn = generator.integers(len(known), size=(size, len(known))) + len(known) * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * len(known)).reshape(size, len(known)).astype(float)
+        totals = times @ counts  # [size, groups]
+        here = totals > 0
+        means.append((times @ sums / totals.clip(min=1)).sum(1, where=here) / here.sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def bootstrap(values: np.ndarray, units: np.ndarray, *, seed: int = 0) -> tuple[float, float]:

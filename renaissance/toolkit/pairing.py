@@ -1,12 +1,13 @@
 """Which images and texts belong together, and which pairs may serve as false ones.
 
-Letters: V images, T texts, C most captions of an image, P pairs.
+Letters: V images, T texts, C most captions of an image, P pairs, K candidates.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from renaissance.toolkit.random import uniform
 
@@ -25,15 +26,54 @@ def other_images(belongs: Tensor, keys: Tensor) -> Tensor:
     belongs bool [V, P]: image v belongs to the text of pair p; keys int64 [P] decide the draw.
     Returns int64 [P], -1 where every image belongs.
     """
-    allowed = ~belongs.T  # [P, V]
+    return drawn(~belongs.T, keys, "other image")
+
+
+def drawn(allowed: Tensor, keys: Tensor, stream: str) -> Tensor:
+    """Draw one of the allowed candidates of each row, all being equally likely; -1 where there is none.
+
+    allowed bool [P, K]; keys int64 [P] decide the draw, together with the name of its stream. Returns int64 [P].
+    """
     count = allowed.sum(1)
-    nth = (uniform(keys, "other image", 1).squeeze(1) * count).long()  # [P]
+    nth = (uniform(keys, stream, 1).squeeze(1) * count).long()  # [P]
     position = allowed.cumsum(1) - 1
     chosen = (allowed & (position == nth.unsqueeze(1))).int().argmax(1)
     return torch.where(count > 0, chosen, -1)
+
+
+def drawn_by_softmax(scores: Tensor, allowed: Tensor, keys: Tensor, stream: str) -> Tensor:
+    """Draw one of the allowed candidates of each row by the softmax of their scores; -1 where there is none.
+
+    scores float [P, K], allowed bool [P, K]; keys int64 [P] decide the draw. Returns int64 [P].
+    """
+    lowest = torch.finfo(torch.float64).min  # not minus infinity: a row of these alone would become NaN
+    weights = scores.double().masked_fill(~allowed, lowest).softmax(1) * allowed
+    summed = weights.cumsum(1)
+    whole = summed[:, -1:]
+    # a draw just below 1 must not be rounded up to the whole, beyond the last candidate
+    reached = torch.minimum(uniform(keys, stream, 1) * whole, torch.nextafter(whole, torch.zeros_like(whole)))
+    chosen = (summed <= reached).sum(1).clamp(max=scores.shape[1] - 1)
+    return torch.where(allowed.any(1), chosen, -1)
+
+
+def hardest(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Return the allowed candidate of each row with the highest score, int64 [P]; -1 where there is none."""
+    chosen = scores.masked_fill(~allowed, float("-inf")).argmax(1)
+    return torch.where(allowed.any(1), chosen, -1)
 
 
 def first_of_equal(keys: Tensor) -> Tensor:
     """Return bool [T]: no earlier text has the same key int64 [T]."""
     same = keys.unsqueeze(0) == keys.unsqueeze(1)
     return ~same.tril(-1).any(1)
+
+
+def stacked(first: Tensor, second: Tensor) -> Tensor:
+    """Concatenate rows [.., C] and [.., C'] whose widths may differ; what is missing is filled with zeros.
+
+    Tensors of one dimension are concatenated as they are.
+    """
+    if first.dim() == 1:
+        return torch.cat([first, second])
+    widest = max(first.shape[1], second.shape[1])
+    return torch.cat([functional.pad(part, (0, widest - part.shape[1])) for part in (first, second)])

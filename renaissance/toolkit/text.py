@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from tokenizers import Encoding, Tokenizer
 
-from renaissance.api import TextInput, TokenizerFacts
+from renaissance.api import TextInput, TokenizerFacts, WordPieces
 from renaissance.errors import ModelFileError, SampleError, SpecError
-from renaissance.toolkit.words import word_pieces
+from renaissance.toolkit.words import word_numbers, word_pieces
 
 # the tokenizer that ships, for towers that bring none
 WORDPIECE = Path(__file__).parent.parent / "builtin" / "wordpiece"
@@ -45,7 +45,8 @@ class WordTokenizer:
         """
         self._json = _plain_json(tokenizer)
         self._tokenizer = Tokenizer.from_str(self._json)
-        self.facts = replace(facts, pieces=word_pieces(self._tokenizer))
+        self._pieces = word_pieces(self._tokenizer) or WordPieces(by_text=True)
+        self.facts = replace(facts, pieces=self._pieces)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if facts.max_tokens <= special:
             raise SpecError(
@@ -60,17 +61,23 @@ class WordTokenizer:
         """Tokenize, truncate to `max_tokens`, pad on the right to the longest; return ids and mask [T, L].
 
         seconds: the second text of each, where each is a pair; then there are `segment_ids` [T, L] too, 0 and 1.
+        Where ids do not tell which tokens are pieces of one word, there are `words` [T, L].
 
         Raises:
             SampleError: there is no text, or one of them is no text (None, a number, broken Unicode).
         """
-        encodings = self._encode(texts, seconds)
+        given = self._given(texts, seconds)
+        encodings = self._encode(given)
         ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
         mask = np.array([encoding.attention_mask for encoding in encodings], dtype=bool)
         segments = None
         if seconds is not None:
             segments = torch.from_numpy(np.array([encoding.type_ids for encoding in encodings], dtype=np.int64))
-        return TextInput(torch.from_numpy(ids), torch.from_numpy(mask), segments)
+        words = None
+        if self._pieces.by_text:
+            numbers = [word_numbers(*pair) for pair in zip(encodings, given, strict=True)]
+            words = torch.from_numpy(np.array(numbers, dtype=np.int64))
+        return TextInput(torch.from_numpy(ids), torch.from_numpy(mask), segments, words=words)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has after truncation, the special ones included.
@@ -78,7 +85,7 @@ class WordTokenizer:
         Raises:
             SampleError: as for tokenizing.
         """
-        return [sum(encoding.attention_mask) for encoding in self._encode(texts)]
+        return [sum(encoding.attention_mask) for encoding in self._encode(self._given(texts))]
 
     def describe(self) -> dict[str, Any]:
         """Return everything that changes the ids: the digest of the tokenizer, and its facts."""
@@ -117,14 +124,20 @@ class WordTokenizer:
             )
         return processor
 
-    def _encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Encoding]:
+    def _given(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[tuple[str, ...]]:
+        """Return each text, or each pair of texts, as it goes to the tokenizer."""
         if isinstance(texts, str) or not texts:
             raise SampleError(f"Expected a list of texts with at least one, not {texts!r}. Try: ['a red cup'].")
         checked = [self._checked(index, text) for index, text in enumerate(texts)]
         if seconds is None:
-            return self._tokenizer.encode_batch_fast(checked)
+            return [(text,) for text in checked]
         others = [self._checked(index, text) for index, text in enumerate(seconds)]
-        return self._tokenizer.encode_batch_fast(list(zip(checked, others, strict=True)))
+        return list(zip(checked, others, strict=True))
+
+    def _encode(self, given: Sequence[tuple[str, ...]]) -> list[Encoding]:
+        # the fast way does not say where tokens lie in a text
+        encode = self._tokenizer.encode_batch if self._pieces.by_text else self._tokenizer.encode_batch_fast
+        return encode([text[0] if len(text) == 1 else text for text in given])
 
     def _checked(self, index: int, text: object) -> str:
         """Return the text, stripped and cut to a length from which `max_tokens` tokens can be made."""

@@ -64,7 +64,7 @@ def measure_bridge(recipe: Recipe, data: DataSet, stores: Stores, progress: Prog
     """Fit a bridge on the stored features of the training samples, and measure its retrieval on each split."""
     assert recipe.evaluation.bridge is not None
     table = _Table([*data.train, *(record for split in data.splits.values() for record in split)], stores)
-    bridge = _fit(recipe.evaluation.bridge, recipe, data.train, table, progress)
+    bridge = _fit(recipe.evaluation.bridge, recipe, data.held, table, progress)
     return [_measured(name, records, bridge, table) for name, records in data.splits.items()]
 
 

@@ -25,6 +25,7 @@ from renaissance.toolkit.devices import moved
 from renaissance.toolkit.random import stream_seed
 from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
 from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
+from renaissance.training.teacher import Kept
 from renaissance.training.train_step import StepOutput, TrainStep
 
 LOG_EVERY = 10
@@ -67,10 +68,14 @@ def train(
     weights = {name: task.weight for name, task in recipe.tasks.items()}
     step_module = TrainStep(assembly, weights)
     optimiser = make_optimiser(step_module, recipe.optimiser)
-    state = {} if start is None else load_checkpoint(start, model=assembly, optimiser=optimiser)
+    momentum = step_module.momentum
+    kept = Kept(assembly, momentum) if momentum.teachers or momentum.queues else assembly
+    if start is not None:
+        momentum.make_room(start, accelerator.device)
+    state = {} if start is None else load_checkpoint(start, model=kept, optimiser=optimiser)
     if state.get("identity", identity) != identity:
         raise CheckpointError(f"The data are not those of '{folder}' any more; restore them, or start a new run.")
-    first = int(state.get("step", 0))
+    first = momentum.updates = int(state.get("step", 0))
     skipped = dict.fromkeys(state.get("skipped", ()))
     warmup = recipe.schedule.warmup(steps)
     model = accelerator.prepare(step_module)
@@ -81,6 +86,7 @@ def train(
         share = factor(step, steps, warmup, recipe.schedule.decay)
         set_learning_rate(optimiser, share)
         output = _update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
+        momentum.update()
         skipped |= dict.fromkeys(line for part in parts for line in part.skipped)
         done = step + 1
         log.write(done, output, recipe.optimiser.lr * share, clock.since_start(), progress, last=done == steps)
@@ -91,7 +97,7 @@ def train(
         if done == steps or done % recipe.checkpoint_every == 0:
             skipped |= dict.fromkeys(_of_all_processes(skipped))
             facts = {"skipped": list(skipped), "seconds": clock.seconds(), "identity": identity}
-            _checkpoint(folder, done, assembly, optimiser, facts, recipe, accelerator)
+            _checkpoint(folder, done, kept, optimiser, facts, recipe, accelerator)
     assembly.eval()
     return Trained(max(first, steps), clock.seconds(), _of_all_processes(skipped))
 
@@ -181,7 +187,7 @@ def _mean(outputs: list[StepOutput]) -> StepOutput:
 def _checkpoint(
     folder: Path,
     step: int,
-    assembly: Assembly,
+    model: nn.Module,
     optimiser: torch.optim.Optimizer,
     facts: Mapping[str, Any],
     recipe: Recipe,
@@ -191,7 +197,7 @@ def _checkpoint(
         save_checkpoint(
             folder / "checkpoints",
             step=step,
-            model=assembly,
+            model=model,
             optimiser=optimiser,
             facts=facts,
             keep=recipe.keep_checkpoints,

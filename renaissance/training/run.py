@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,13 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from renaissance.assemble import Assembly
 from renaissance.container import save
+from renaissance.data.blind import Blindfold, blinded
 from renaissance.data.cache import cache_folder
 from renaissance.data.collate import Collator
 from renaissance.data.collate_items import ItemCollator, collator_of
+from renaissance.data.load import samples_digest
 from renaissance.data.loader import loader
-from renaissance.data.records import DataSet, Record
+from renaissance.data.records import DataSet
 from renaissance.data.sampling import BatchPlan
 from renaissance.durable import write_atomically
 from renaissance.errors import MissingPackageError, SpecError
@@ -40,6 +42,7 @@ from renaissance.training.loop import Batches, Trained, train
 from renaissance.training.optimiser import check_anything_trains
 from renaissance.training.samples import select_samples
 from renaissance.training.start import check_primary, check_primary_metric, measured_tasks, start
+from renaissance.training.train_step import check_trains_together
 from renaissance.uses import TaskSelection, reads_items, select_tasks
 
 # One process builds stores and measures while the others wait.
@@ -111,7 +114,7 @@ class _Job:
         with self.clock("data"):
             data = select_samples(self.recipe, items=self.items)
         with self.clock("build"):
-            assembly, surgery = start(self.recipe, self.tasks, self.registry)
+            assembly, surgery = start(self.recipe, self.tasks, self.registry, data.train)
         accelerator = self._accelerator()
         plan = self._batch_plan(len(data.train), accelerator)
         steps = self._steps(plan)
@@ -129,6 +132,8 @@ class _Job:
         with self.clock("training"):
             trained = self._train(assembly, data, plan, steps, stores, accelerator, checkpoint)
         found["trained"] = self._measure(assembly, stores, accelerator, data.splits)
+        if self.recipe.evaluation.blind is not None:
+            found["blind"] = self._blind(data, plan, steps, stores)
         if self.recipe.evaluation.bridge is not None:
             with self.clock("bridge"):
                 found["bridge"] = measure_bridge(self.recipe, data, stores, self.progress)
@@ -150,14 +155,27 @@ class _Job:
             SpecError: naming what cannot be.
         """
         check_anything_trains(assembly)
+        check_trains_together(assembly, self.tasks.trained)
         check_primary(self.recipe, assembly.plan, data.splits)
         check_bridge(assembly, self.recipe)
+        self._check_blind(data)
         if self.recipe.store:
             check_storable(assembly.encoder)
             if self.items:
                 raise SpecError("A store holds images with captions, and these tasks are on items; leave 'store' out.")
         if self.recipe.evaluation.every and not measured_tasks(assembly.plan):
             raise SpecError("None of the tasks has a score, so evaluation.every measures nothing; leave it out.")
+
+    def _check_blind(self, data: DataSet) -> None:
+        blind = self.recipe.evaluation.blind
+        if blind is None:
+            return
+        if not self.items:
+            raise SpecError(
+                "evaluation.blind is for tasks on items with labels, and these are on captions; leave it out."
+            )
+        for split in (data.held, *data.splits.values()):
+            Blindfold(blind, split, self.recipe.seed)(split[0])
 
     def _accelerator(self) -> Accelerator:
         for tracker in self.recipe.trackers:
@@ -232,7 +250,7 @@ class _Job:
         return train(
             assembly,
             self.recipe,
-            self._batches(assembly, data, plan, stores),
+            self._batches(data, plan, self._collator(assembly, stores)),
             steps=steps,
             folder=self.folder,
             accelerator=accelerator,
@@ -242,8 +260,29 @@ class _Job:
             evaluate=self._validate(assembly, data, stores, accelerator),
         )
 
-    def _batches(self, assembly: Assembly, data: DataSet, plan: BatchPlan, stores: Stores) -> Batches:
-        collator = self._collator(assembly, stores)
+    def _blind(self, data: DataSet, plan: BatchPlan, steps: int, stores: Stores) -> list[SplitScores]:
+        """Train a twin from the same start to which one modality tells nothing, and measure it in the same way."""
+        blind, folder = self.recipe.evaluation.blind, self.folder / "blind"
+        assert blind is not None, "`run` asks"
+        accelerator = self._accelerator()  # without trackers: those of the run are not for the twin
+        twin = start(self.recipe, self.tasks, self.registry, data.train)[0].to(accelerator.device)
+        checkpoint = newest_checkpoint(folder / "checkpoints")[0] if self.resume else None
+        if accelerator.is_main_process:
+            folder.mkdir(exist_ok=True)
+            remove_partial(folder / "checkpoints")
+        accelerator.wait_for_everyone()
+        collator = self._collator(twin, stores)
+        assert isinstance(collator, ItemCollator), "`_check_blind` sees to it"
+        batches = self._batches(data, plan, replace(collator, blindfold=Blindfold(blind, data.held, self.recipe.seed)))
+        with self.clock("blind"):
+            train(
+                twin, self.recipe, batches, steps=steps, folder=folder, accelerator=accelerator,
+                progress=self.progress, identity=_identity(data, steps), start=checkpoint,
+            )  # fmt: skip
+        splits = {name: blinded(items, blind, self.recipe.seed) for name, items in data.splits.items()}
+        return self._measure(twin, stores, accelerator, splits)
+
+    def _batches(self, data: DataSet, plan: BatchPlan, collator: Collator | ItemCollator) -> Batches:
         return lambda first, count: loader(
             data.train, plan, collator, start_step=first, steps=count, workers=self.recipe.workers
         )
@@ -288,7 +327,7 @@ class _Job:
     ) -> list[SplitScores]:
         """Measure the model before training; for a run that goes on it is built once more, from the same seed."""
         if started:
-            assembly = start(self.recipe, self.tasks, self.registry)[0].to(accelerator.device)
+            assembly = start(self.recipe, self.tasks, self.registry, data.train)[0].to(accelerator.device)
         return self._measure(assembly, stores, accelerator, data.splits)
 
     def _validate(
@@ -343,8 +382,4 @@ class _Job:
 
 def _identity(data: DataSet, steps: int) -> str:
     """Return a digest of what decides which samples come when: the training samples in order, and the updates."""
-    digest = hashlib.sha256(str(steps).encode())
-    for record in data.train:
-        texts = record.captions if isinstance(record, Record) else [record.texts, record.label, record.answers]
-        digest.update(json.dumps([record.id, texts]).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{steps} {samples_digest(data.train)}".encode()).hexdigest()

@@ -48,7 +48,7 @@ def select_samples(recipe: Recipe, *, items: bool = False) -> DataSet:
     if lonely is not None and not items:
         raise DataError(f"The split '{lonely}' has one image, and measuring takes two; raise its share.")
     return DataSet(
-        train=good("train", loaded.train) if recipe.store else loaded.train,
+        train=good("train", loaded.held) if recipe.store else loaded.train,
         validation=good("validation", loaded.validation) if recipe.evaluation.every else (),
         splits=splits,
         facts=loaded.facts,

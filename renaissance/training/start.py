@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +21,7 @@ from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
 from renaissance.spec import did_you_mean, shown
+from renaissance.training.labels import with_labels_as_saved, with_labels_of
 from renaissance.training.resizing import resize
 from renaissance.trust import trusted
 from renaissance.uses import TaskSelection
@@ -70,20 +72,26 @@ def check_primary_metric(recipe: Recipe, measured: Iterable[SplitScores]) -> Non
         )
 
 
-def start(recipe: Recipe, tasks: TaskSelection, registry: Registry) -> tuple[Assembly, dict[str, list[str]]]:
+def start(
+    recipe: Recipe, tasks: TaskSelection, registry: Registry, train: Iterable[Any] = ()
+) -> tuple[Assembly, dict[str, list[str]]]:
     """Return the model that a recipe starts from, and which tensors were copied, are new, or were dropped.
 
+    train: the training samples, from which tasks take the labels that the recipe leaves open.
+
     Raises:
+        DataError: they have too few labels.
         SpecError: the parts do not fit, or the saved model differs from the recipe in what is not declared.
         ModelFileError: the saved model is damaged.
         HubError: it, or a pretrained tower, cannot be had.
     """
     if isinstance(recipe.start, SavedStart):
-        assembly, surgery = _operated(recipe, recipe.start, tasks, registry)
+        assembly, surgery = _operated(recipe, recipe.start, tasks, registry, train)
     else:
         plan = resolve(recipe.start, tasks.options, registry=registry)
         check_trainable(plan, recipe, tasks)
         check_measurable(plan, tasks, trained=tasks.trained)
+        plan = replace(plan, tasks=with_labels_of(train, plan.tasks))
         assembly = assemble(plan, seed=recipe.seed)
         surgery = {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
     if recipe.gradient_checkpointing:
@@ -122,7 +130,7 @@ def check_trainable(plan: AnyPlan, recipe: Recipe, tasks: TaskSelection) -> None
 
 
 def _operated(
-    recipe: Recipe, saved: SavedStart, tasks: TaskSelection, registry: Registry
+    recipe: Recipe, saved: SavedStart, tasks: TaskSelection, registry: Registry, train: Iterable[Any]
 ) -> tuple[Assembly, dict[str, list[str]]]:
     folder, ours = _saved_folder(saved.model)
     assembly = load(folder, registry=registry if ours else trusted(folder, saved.trust, registry))
@@ -132,6 +140,7 @@ def _operated(
     check_trainable(plan, recipe, tasks)
     check_measurable(plan, tasks, trained={*tasks.trained, *assembly.plan.tasks})
     _check_declared(saved.surgery, assembly, plan)
+    plan = replace(plan, tasks=with_labels_of(train, plan.tasks))
     before = set(assembly.state_dict()) - set(resized)
     assembly.encoder.set_slots(max(task.entry.slots for task in plan.tasks.values()))
     new = assemble_tasks(plan, assembly, recipe.seed)
@@ -155,11 +164,12 @@ def assemble_tasks(plan: AnyPlan, old: Assembly, seed: int) -> nn.ModuleDict:
 def _kept_options(
     plans: Mapping[str, TaskPlan], saved: Mapping[str, TaskPlan], trained: Mapping[str, TaskUse]
 ) -> dict[str, TaskPlan]:
-    """A head that is kept keeps its options; other ones in the recipe are refused, not ignored."""
+    """A head that is kept keeps its options; other ones in the recipe are refused, not ignored, but for open labels."""
     kept: dict[str, TaskPlan] = {}
     for name, plan in plans.items():
         old = saved.get(name)
         given = trained[name].options if name in trained else {}
+        plan = plan if old is None else with_labels_as_saved(plan, old)
         if old is not None and plan.entry.trains and given and plan.options != old.options:
             raise SpecError(
                 f"The saved head of '{name}' was built with other options; leave them out, or drop and add the task."

@@ -10,13 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from renaissance.api import Batch, Joint, ModelFacts
+from renaissance.api import Batch, Item, Joint, ModelFacts, Score
+from renaissance.assemble import assemble
 from renaissance.builtin.classification import nlvr2, vqa
-from renaissance.builtin.task_entries import ClassificationOptions, VqaOptions
+from renaissance.builtin.downstream_entries import Nlvr2Options, VqaOptions
 from renaissance.errors import DataError, SpecError
 from renaissance.resolve import resolve
 from renaissance.training.train_step import TrainStep
+from tests.builtin.item_cases import FakeScorer, item
 
+OWN = {"labels": ["a", "b"]}
 FACTS = ModelFacts(vision=None, text=None, joint=6, fused_text=None, shared_space=False, tokenizer=None)
 
 
@@ -47,7 +50,7 @@ def test_soft_labels_cost_the_binary_cross_entropy_summed_over_answers() -> None
 
 def test_two_images_of_an_item_stand_side_by_side_in_the_order_of_their_slots() -> None:
     torch.manual_seed(0)
-    task = nlvr2(ClassificationOptions(hidden=5), model=FACTS).eval()
+    task = nlvr2(Nlvr2Options(hidden=5), model=FACTS).eval()
     pooled = torch.randn(4, 6)  # item 1's second, item 0's first, item 0's second, item 1's first
     items, slots = torch.tensor([1, 0, 0, 1]), torch.tensor([1, 0, 1, 0])
     found = task.predict(Joint(pooled=pooled), items, slots)
@@ -78,3 +81,64 @@ def test_data_without_labels_is_refused(tiny_model: Callable[..., Any], tiny_bat
 def test_a_single_label_is_refused() -> None:
     with pytest.raises(SpecError, match="labels"):
         resolve("tiny-vit + tiny-bert, random both", {"vqa": {"labels": ["yes"]}})
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def scored(task: Any, items: list[Item], outputs: list[list[float]]) -> dict[str, Score]:
+    scorer: Any = FakeScorer(items, {i.id: torch.tensor(out) for i, out in zip(items, outputs, strict=True)})
+    return {score.name: score for score in task.score(scorer)}
+
+
+def test_consistency_asks_for_all_items_of_a_sentence() -> None:
+    # the third field of an identifier is the pair of images; the rest is the sentence
+    names = ["dev-7-0-1", "dev-7-1-1", "dev-7-0-2", "dev-8-0-1"]
+    labels = ["True", "False", "True", "True"]
+    items = [
+        item(n, images=2, label=label, fields={"identifier": name})
+        for n, (name, label) in enumerate(zip(names, labels, strict=True))
+    ]
+    found = scored(nlvr2(Nlvr2Options(), model=FACTS), items, [[0, 1], [0, 1], [0, 1], [0, 1]])
+    assert (found["accuracy"].value, found["accuracy"].chance, found["accuracy"].units) == (75, 75, 3)
+    assert found["consistency"].value == pytest.approx(200 / 3)
+    assert found["consistency"].chance == pytest.approx(200 / 3)
+    assert found["consistency"].n == 3
+
+
+def test_the_vqa_score_is_told_by_answer_type_and_its_chance_is_the_best_constant_answer() -> None:
+    told = [("yes/no", ["yes"] * 10), ("yes/no", ["no"] * 8 + ["yes"] * 2), ("number", ["2"] * 10)]
+    items = [item(n, answers=tuple(a), fields={"answer_type": kind}) for n, (kind, a) in enumerate(told)]
+    task = vqa(VqaOptions(labels=("yes", "no", "2")), model=FACTS)
+    found = scored(task, items, [[1, 0, 0], [1, 0, 0], [1, 0, 0]])
+    assert found["VQA score"].value == pytest.approx(100 * (1 + 0.6) / 3)
+    assert found["VQA score"].chance == pytest.approx(100 * (1 + 0.6) / 3)
+    assert found["VQA score yes/no"].value == pytest.approx(80)
+    assert (found["VQA score number"].value, found["VQA score number"].chance) == (0, 100)
+    assert (found["VQA score"].n, found["VQA score"].units) == (3, 2)
+
+
+def test_a_tie_is_wrong_even_where_the_right_label_comes_first() -> None:
+    items = [item(0, label="False", images=2), item(1, label="True", images=2)]
+    found = scored(nlvr2(Nlvr2Options(), model=FACTS), items, [[1, 1], [1, 1]])
+    assert (found["accuracy"].value, found["accuracy"].ties) == (0, 100)
+
+
+def test_prediction_files_are_in_the_form_of_the_benchmarks() -> None:
+    task = vqa(VqaOptions(labels=("yes", "no")), model=FACTS)
+    questions = [
+        Item(id="262148000", images=(), texts=("q",)),
+        Item(id="05451384", images=(), texts=("q",), fields={"semantic_type": "obj"}),
+    ]
+    scorer: Any = FakeScorer(questions, {i.id: torch.tensor([0.0, 1.0]) for i in questions})
+    assert task.submission(scorer) == [
+        {"question_id": 262148000, "answer": "no"},
+        {"questionId": "05451384", "prediction": "no"},
+    ]
+
+
+def test_one_tower_models_answer_too() -> None:
+    plan = resolve("tiny-bert, one-tower(image_size=32, patch_size=16), random encoder", {"vqa": {}, "pair": OWN})
+    assembly = assemble(plan).eval()
+    assert assembly.tasks["vqa"].labels == ("no", "yes")
+    assert assembly.tasks["pair"].inner.in_features == 2 * assembly.encoder.facts().joint

@@ -11,6 +11,9 @@ from renaissance.api import Batch as ApiBatch
 from renaissance.api import Features, ModelFacts, TextInput
 from renaissance.builtin.itc import MAX_SCALE, ImageTextContrast
 from renaissance.builtin.task_entries import ItcOptions
+from renaissance.errors import SpecError
+from renaissance.resolve import resolve
+from renaissance.toolkit.teaching import Taught
 
 WIDTH = 6
 
@@ -185,3 +188,120 @@ def test_the_bias_and_an_unbounded_scale_are_learned() -> None:
     for parameter in (task.bias, task.log_scale):
         assert parameter.grad is not None
         assert float(parameter.grad.abs()) > 1e-3
+
+
+# --- a queue, and a teacher ---------------------------------------------------------------------------------------
+
+
+def contrast(**options: Any) -> ImageTextContrast:
+    return ImageTextContrast(ItcOptions(temperature=0.5, **options), model=facts()).double()
+
+
+def past(images: int, texts: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    vectors = [torch.randn(count, WIDTH, generator=generator, dtype=torch.float64) for count in (images, texts)]
+    units = [torch.nn.functional.normalize(rows, dim=-1) for rows in vectors]
+    keys = torch.arange(1, images + 1).unsqueeze(1)  # the first image and text are also in the batch
+    return {"images": units[0], "caption_keys": keys, "texts": units[1], "text_keys": torch.arange(2, 2 + texts)}
+
+
+def lesson(vision: Tensor, text: Tensor, task: ImageTextContrast, held: dict[str, Tensor]) -> Any:
+    given: Any = Encoded(vision, text)
+    return Taught(given, task, None, 7, held)
+
+
+def taught_loss(task: ImageTextContrast, given: Any, vision: Tensor, text: Tensor, keys: Any) -> Any:
+    inputs: Any = Encoded(vision, text)
+    inputs.taught = {"itc": given}
+    return task.loss(inputs, None, None, keys)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    norms = math.sqrt(float(one @ one)) * math.sqrt(float(other @ other))
+    return float(one @ other) / norms
+
+
+def naive_row(logits: list[float], teacher: list[float], positive: list[bool], share: float) -> float:
+    """Return the loss of one query: -log softmax, averaged over the positives, and the teacher's cross-entropy."""
+    whole = math.log(math.fsum(map(math.exp, logits)))
+    taught = math.fsum(map(math.exp, teacher))
+    own = [whole - logit for logit, right in zip(logits, positive, strict=True) if right]
+    soft = math.fsum(math.exp(t) / taught * (whole - logit) for t, logit in zip(teacher, logits, strict=True))
+    return (1 - share) * math.fsum(own) / len(own) + share * soft
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("queue", [0, 8])
+def test_the_taught_loss_is_that_of_a_plain_loop_in_float64(queue: int, share: float) -> None:
+    if not queue and not share:
+        return
+    task = contrast(queue=queue, distillation=share, distillation_ramp=0)
+    vision, text, taught_vision, taught_text = (torch.randn(3, WIDTH, dtype=torch.float64) for _ in range(4))
+    image_keys, text_keys = [[1, 9], [2, 0], [3, 0]], [1, 2, 3]
+    held = past(2, 3) if queue else {}
+    found = taught_loss(
+        task, lesson(taught_vision, taught_text, contrast(), held), vision, text, batch(image_keys, text_keys)
+    )
+    old_images, old_texts = (list(held["images"]), list(held["texts"])) if queue else ([], [])
+    old_image_keys = held["caption_keys"].tolist() if queue else []
+    old_text_keys = held["text_keys"].tolist() if queue else []
+    expected = 0.0
+    for own, (query, taught) in enumerate(zip(vision, taught_vision, strict=True)):
+        keys = [*(taught_text if queue else text), *old_texts]
+        logits = [2 * cosine(query, key) for key in keys]
+        soft = [2 * cosine(taught, key) for key in (*taught_text, *old_texts)]
+        expected += naive_row(logits, soft, [key in image_keys[own] for key in text_keys + old_text_keys], share)
+    for own, (query, taught) in enumerate(zip(text, taught_text, strict=True)):
+        keys = [*(taught_vision if queue else vision), *old_images]
+        logits = [2 * cosine(query, key) for key in keys]
+        soft = [2 * cosine(taught, key) for key in (*taught_vision, *old_images)]
+        expected += naive_row(logits, soft, [text_keys[own] in keys for keys in image_keys + old_image_keys], share)
+    assert float(found.sum.detach()) == pytest.approx(expected, rel=1e-9)
+    assert int(found.count) == 6
+
+
+@pytest.mark.parametrize(("queue", "share"), [(0, 0.4), (8, 0.4), (8, 0.0)])
+def test_the_taught_gradient_is_right(queue: int, share: float) -> None:
+    task = contrast(queue=queue, distillation=share, distillation_ramp=0)
+    vision, text, taught_vision, taught_text = (torch.randn(2, WIDTH, dtype=torch.float64) for _ in range(4))
+    given = lesson(taught_vision, taught_text, contrast(), past(2, 2) if queue else {})
+    keys = batch([[1], [2]], [1, 2])
+    # the teacher's targets are divided by the same temperature, which learns nothing from them
+    scale = task.log_scale.detach().clone().requires_grad_(share == 0)
+    assert torch.autograd.gradcheck(
+        lambda v, t, s: taught_loss(with_scale(task, s), given, v, t, keys).sum,
+        (vision.requires_grad_(), text.requires_grad_(), scale),
+    )
+
+
+def with_scale(task: ImageTextContrast, log_scale: Tensor) -> Any:
+    del task.log_scale
+    task.log_scale = log_scale  # type: ignore[assignment]  # a tensor in the parameter's place
+    return task
+
+
+def test_the_queue_gets_the_vectors_and_keys_of_the_teacher() -> None:
+    task = contrast(queue=4)
+    vision, text = torch.randn(2, WIDTH, dtype=torch.float64), torch.randn(2, WIDTH, dtype=torch.float64)
+    found = taught_loss(task, lesson(vision, text, contrast(), {}), -vision, -text, batch([[1, 5], [2, 0]], [1, 2]))
+    new = found.published["enqueue"]
+    torch.testing.assert_close(new["images"], torch.nn.functional.normalize(vision, dim=-1))
+    torch.testing.assert_close(new["texts"], torch.nn.functional.normalize(text, dim=-1))
+    assert (new["caption_keys"].tolist(), new["text_keys"].tolist()) == ([[1, 5], [2, 0]], [1, 2])
+
+
+def test_equal_captions_of_a_batch_are_one_candidate_with_a_teacher_too() -> None:
+    task = contrast(distillation=0.4, distillation_ramp=0)
+    vision, text = torch.randn(2, WIDTH, dtype=torch.float64), torch.randn(2, WIDTH, dtype=torch.float64)
+    given = lesson(vision, text, contrast(), {})
+    once = taught_loss(task, given, vision, text, batch([[1], [2]], [1, 2]))
+    again = [0, 1, 0]
+    given = lesson(vision, text[again], contrast(), {})
+    twice = taught_loss(task, given, vision, text[again], batch([[1], [2]], [1, 2, 1]))
+    torch.testing.assert_close(twice.sum, once.sum)
+
+
+@pytest.mark.parametrize("options", [{"queue": 4}, {"distillation": 0.4}])
+def test_the_sigmoid_loss_takes_no_queue_and_no_teacher(options: Any, tiny_spec: Any) -> None:
+    with pytest.raises(SpecError, match="is for the softmax over candidates"):
+        resolve(tiny_spec(), {"itc": {"loss": "sigmoid", **options}})

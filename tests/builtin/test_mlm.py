@@ -8,13 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers
 from torch import Tensor
 from torch.nn import functional as F
 
-from renaissance.api import Features, Joint, ModelFacts, Pairs, TokenizerFacts
+from renaissance.api import Features, Joint, ModelFacts, Pairs, TokenizerFacts, WordPieces
 from renaissance.builtin.mlm import IGNORED, MaskedLanguageModelling, mask_tokens
 from renaissance.builtin.task_entries import MlmOptions
 from renaissance.errors import SpecError
+from renaissance.toolkit.teaching import Taught
+from renaissance.toolkit.words import word_pieces
 from renaissance.training.train_step import TrainStep
 
 FACTS = TokenizerFacts(vocabulary=1000, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4), max_tokens=64)
@@ -156,7 +159,7 @@ def test_words_of_one_token_are_chosen_as_tokens_are() -> None:
 
 def test_whole_words_of_a_tokenizer_that_marks_none_are_refused() -> None:
     model = ModelFacts(vision=8, text=8, joint=16, fused_text=16, shared_space=False, tokenizer=FACTS)
-    with pytest.raises(SpecError, match=r"whole_word needs to know .* marks no words; leave whole_word out"):
+    with pytest.raises(SpecError, match=r"whole_word needs to know .* does not say; leave whole_word out"):
         MaskedLanguageModelling(MlmOptions(whole_word=True), model=model)
 
 
@@ -224,3 +227,69 @@ def test_padding_to_a_longer_text_changes_no_loss(tiny_model: Callable[..., Any]
     _, wider = whole._masked(long_batch)
     assert torch.equal(wider[:3, : labels.shape[1]], labels)
     assert torch.isfinite(step(long_batch).loss)
+
+
+# --- words of any tokenizer ---------------------------------------------------------------------------------------
+
+
+def test_words_are_known_where_a_tokenizer_marks_them_when_it_normalises() -> None:
+    made = Tokenizer(models.BPE({"<pad>": 0, "\u2581run": 1, "ning": 2}, []))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    made.add_special_tokens(["<pad>"])
+    assert word_pieces(made) == WordPieces(continues=(2,))
+
+
+def test_replacing_spaces_by_nothing_marks_no_words() -> None:
+    made = Tokenizer(models.BPE({"<pad>": 0, "run": 1}, []))
+    made.normalizer = normalizers.Replace(" ", "")
+    assert word_pieces(made) is None
+
+
+def test_the_words_of_a_text_are_chosen_whole_where_ids_do_not_tell_them() -> None:
+    words = torch.tensor([[-1, 0, 0, 1, 2, 2, 2, -1]]).repeat(500, 1)
+    ids = torch.tensor([[2, 10, 11, 12, 13, 10, 11, 3]]).repeat(500, 1)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    options = MlmOptions(whole_word=True, probability=0.5)
+    chosen = mask_tokens(ids, mask, torch.arange(500), FACTS, options, None, words)[1] != IGNORED
+    for word in range(3):
+        of_it = chosen[:, words[0] == word]
+        assert torch.equal(of_it.all(1), of_it.any(1))
+        assert 0.3 < float(of_it.float().mean()) < 0.7
+
+
+# --- distillation -------------------------------------------------------------------------------------------------
+
+
+def taught_loss(built: Any, teacher: Any, tokens: Tensor, taught: Tensor, labels: Tensor) -> Any:
+    features = Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+    index = torch.zeros(len(tokens), 2, dtype=torch.int64)
+    pairs = Pairs(features, features, index, frozenset({"text"}), targets=labels)
+    shorter = Features(taught[:, :3], features.mask[:, :3])  # the teacher's text has no padding left
+    nothing: Any = None
+    lesson = Taught(nothing, teacher, Joint(text=shorter), 5, {})
+    inputs: Any = type("Inputs", (), {"taught": {"mlm": lesson}})()
+    return built.loss(inputs, Joint(text=features), pairs, nothing)
+
+
+def test_the_taught_loss_is_that_of_a_plain_loop_in_float64_and_its_gradient_is_right() -> None:
+    small = TokenizerFacts(vocabulary=7, pad_id=0, mask_id=4, special_ids=(0, 4), max_tokens=64)
+    facts = ModelFacts(vision=8, text=8, joint=16, fused_text=4, shared_space=False, tokenizer=small)
+    options = MlmOptions(distillation=0.4, distillation_ramp=10)
+    built, teacher = (MaskedLanguageModelling(options, model=facts).double() for _ in range(2))
+    for module in (built, teacher):
+        torch.nn.init.normal_(module.decoder.weight)
+    tokens = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    shown = torch.randn(2, 4, 4, dtype=torch.float64)
+    labels = torch.tensor([[IGNORED, 3, IGNORED, IGNORED], [5, IGNORED, 6, IGNORED]])
+    expected = 0.0
+    for pair, place, label in ((0, 1, 3), (1, 0, 5), (1, 2, 6)):
+        logits = built.decoder(built.head(tokens[pair, place])).tolist()
+        soft = teacher.decoder(teacher.head(shown[pair, place])).tolist()
+        whole, taught = math.fsum(map(math.exp, logits)), math.fsum(map(math.exp, soft))
+        chances = [math.exp(logit) / whole for logit in logits]
+        imitated = -math.fsum(math.exp(t) / taught * math.log(c) for t, c in zip(soft, chances, strict=True))
+        expected += 0.8 * -math.log(chances[label]) + 0.2 * imitated  # half of the ramp
+    found = taught_loss(built, teacher, tokens, shown, labels)
+    assert float(found.sum.detach()) == pytest.approx(expected, rel=1e-10)
+    assert int(found.count) == 3
+    assert torch.autograd.gradcheck(lambda given: taught_loss(built, teacher, given, shown, labels).sum, (tokens,))

@@ -7,7 +7,7 @@ from torch import Tensor
 from renaissance.api import ModelFacts, Score
 from renaissance.builtin.retrieval import Retrieval, reranked
 from renaissance.builtin.task_entries import RetrievalOptions
-from renaissance.errors import NonFiniteError
+from renaissance.errors import CapabilityError, NonFiniteError
 
 FACTS = ModelFacts(vision=8, text=8, joint=8, fused_text=8, shared_space=False, tokenizer=None)
 BELONGS = torch.eye(12, dtype=torch.bool).repeat_interleave(2, dim=1)
@@ -48,6 +48,17 @@ def test_reranking_orders_the_best_by_their_matches() -> None:
         100.0
     }
     assert scorer.matched == 12 * 24 + 24 * 12
+
+
+def test_by_matches_alone_every_pair_is_matched_once_and_no_similarity_is_asked_for() -> None:
+    class WithoutContrast(FixedScorer):
+        def similarity(self) -> Tensor:
+            raise CapabilityError("no 'itc'")
+
+    scorer = WithoutContrast(torch.zeros(BELONGS.shape), BELONGS.float() * 10 - 5)
+    scores = Retrieval(RetrievalOptions(rerank="all"), model=FACTS).score(scorer)
+    assert {score.value for score in scores if "sum" not in score.name} == {100.0}
+    assert scorer.matched == BELONGS.numel()
 
 
 def test_reranking_cannot_save_what_contrast_missed() -> None:

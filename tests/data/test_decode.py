@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image, ImageFile
 
 from renaissance.data.augment import augment
 from renaissance.data.decode import decode, open_image
+from renaissance.data.pixels import decode_pixels
 from renaissance.errors import SampleError
 from renaissance.recipe import Augmentation
 from renaissance.toolkit.images import ImageProcessor
@@ -169,6 +171,89 @@ def test_long_and_thin_pictures_are_accepted(size: tuple[int, int]) -> None:
 def test_jpeg_decodes_to_what_pillow_decodes() -> None:
     data = encoded(PHOTO, "JPEG")
     assert decode(data, name="jpeg").tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "full colour": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "restart markers": {"restart_marker_rows": 1},
+}
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_pixels_are_those_of_the_picture(name: str) -> None:
+    data, _ = ACCEPTED[name]
+    assert torch.equal(decode_pixels(data, name=name), pixels_of(decode(data, name=name)))
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_pixels_of_a_jpeg_are_those_of_pillow(options: dict[str, Any]) -> None:
+    data = encoded(PHOTO.resize((67, 45)), "JPEG", **options)
+    assert torch.equal(decode_pixels(data, name="jpeg"), pixels_of(decode(data, name="jpeg")))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_pixels_of_a_jpeg_of_other_colours_are_those_of_pillow(mode: str) -> None:
+    data = encoded(PHOTO.convert(mode), "JPEG")
+    assert torch.equal(decode_pixels(data, name="jpeg"), pixels_of(decode(data, name="jpeg")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_of_a_turned_jpeg_are_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(PHOTO, "JPEG", exif=exif)
+    assert torch.equal(decode_pixels(data, name="jpeg"), pixels_of(decode(data, name="jpeg")))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_pixels_are_refused_in_the_words_of_the_picture(name: str) -> None:
+    data, _ = REFUSED[name]
+    with pytest.raises(SampleError) as picture:
+        decode(data, name=name)
+    with pytest.raises(SampleError) as pixels:
+        decode_pixels(data, name=name)
+    assert str(pixels.value) == str(picture.value)
+
+
+def damaged(data: bytes, random: random.Random) -> bytes:
+    """Bytes changed, lost or put in between, or the end cut off."""
+    changed, place = bytearray(data), random.randrange(len(data))
+    match random.randrange(4):
+        case 0:
+            changed[place] ^= 1 << random.randrange(8)
+        case 1:
+            del changed[place : place + random.randint(1, 20)]
+        case 2:
+            changed[place:place] = random.randbytes(random.randint(1, 20))
+        case _:
+            del changed[place:]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_a_damaged_jpeg_is_read_or_refused_as_the_picture_is(options: dict[str, Any]) -> None:
+    draws = random.Random(0)
+    whole = encoded(PHOTO.resize((67, 45)), "JPEG", **options)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(150):
+        data = damaged(whole, draws)
+        try:
+            expected = pixels_of(decode(data, name="jpeg"))
+        except SampleError:
+            outcomes["refused"] += 1
+            with pytest.raises(SampleError):
+                decode_pixels(data, name="jpeg")
+        else:
+            outcomes["read"] += 1
+            assert torch.equal(decode_pixels(data, name="jpeg"), expected)
+    assert min(outcomes.values()) > 20
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -97,6 +97,19 @@ def test_reranking_without_matching_says_what_to_add(tiny_model: Callable[..., A
         tiny_model({"itc": {}, "retrieval": {"rerank": 3}})
 
 
+def test_a_model_of_matching_alone_is_measured_by_its_full_matrix(tiny_model: Callable[..., Any], cache: Path) -> None:
+    model = tiny_model({"itm": {}, "retrieval": {"rerank": "all"}})
+    (scores,) = evaluate(model, WORLD, tasks=["retrieval"], splits=["test"])
+    assert {score.name for score in scores.scores["retrieval"]} > {"full text R@1", "full image R@1"}
+
+
+def test_retrieval_that_a_saved_model_was_not_given_says_how_matching_alone_does_it(
+    tiny_model: Callable[..., Any], cache: Path
+) -> None:
+    with pytest.raises(CapabilityError, match=r"add the task 'itc', or say rerank=all.* the model's recipe"):
+        evaluate(tiny_model(("itm",)), WORLD, tasks=["retrieval"])
+
+
 def test_a_damaged_model_is_an_error_not_a_score(model: Any) -> None:
     model.tasks["itm"].head.weight.data.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="itm: 12 of 12 scores are NaN"):

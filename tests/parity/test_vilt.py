@@ -129,7 +129,7 @@ def test_answers_are_those_of_vilt(parity: Callable[[str], Any], tmp_path: Path)
         expected = model(**given(ours, images, words)).logits
         found = ours.tasks["vqa"].predict(joined(ours, images, words), each, each * 0)
     parity("transformers.ViltForQuestionAnswering").close("logits", found, expected)
-    assert ours.tasks["vqa"].options.labels == ANSWERS
+    assert ours.tasks["vqa"].labels == ANSWERS
 
 
 def test_what_is_true_of_two_images_is_that_of_vilt(parity: Callable[[str], Any], tmp_path: Path) -> None:

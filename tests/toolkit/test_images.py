@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +27,87 @@ def processor(**changes: Any) -> ImageProcessor:
     return ImageProcessor(**{"image_size": (32, 32), "mean": MEAN, "std": STD, **changes})
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture as smooth as photographs are: noise of several sizes, each half as strong as the next larger."""
+    layers = [picture(max(1, width // step), max(1, height // step), seed + step) for step in (32, 16, 8, 4, 2)]
+    grown = [np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64) for layer in layers]
+    mixed = sum(layer / 2**number for number, layer in enumerate(grown, start=1))
+    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+
+
+def decibels(pixels: torch.Tensor, expected: Image.Image) -> float:
+    difference = pixels.double() - torch.from_numpy(np.array(expected)).permute(2, 0, 1)
+    return 10 * math.log10(255**2 / max(float(difference.square().mean()), 1e-9))
+
+
+def chain(size: int, crop: int, interpolation: str) -> v2.Compose:
+    return v2.Compose([v2.Resize(size, v2.InterpolationMode(interpolation)), v2.CenterCrop(crop)])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "lanczos"])
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90), (41, 40), (32, 32), (7, 200)])
 def test_equals_resize_and_centre_crop_of_torchvision(width: int, height: int, interpolation: Any) -> None:
     image = picture(width, height)
-    plain = v2.Compose([v2.Resize(36, v2.InterpolationMode(interpolation)), v2.CenterCrop(32)])(image)
     pixels = processor(crop=32 / 36, interpolation=interpolation)([image]).pixels[0]
-    assert torch.equal(pixels, torch.from_numpy(np.array(plain)).permute(2, 0, 1))
+    assert decibels(pixels, chain(36, 32, interpolation)(image)) > 130
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90), (41, 40), (36, 36), (7, 200)])
+def test_without_a_window_it_is_within_two_levels_of_torchvision(width: int, height: int, interpolation: Any) -> None:
+    image = picture(width, height)
+    pixels = processor(crop=32 / 36, interpolation=interpolation)([image]).pixels[0]
+    expected = torch.from_numpy(np.array(chain(36, 32, interpolation)(image))).permute(2, 0, 1)
+    assert int((pixels.int() - expected.int()).abs().max()) <= 2
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(640, 480), (640, 427), (427, 640), (500, 333), (1023, 681), (300, 200), (120, 90), (900, 60)]
+)
+def test_a_window_of_a_photograph_is_within_45_decibels_of_torchvision(
+    width: int, height: int, interpolation: Any
+) -> None:
+    image = photo(width, height)
+    pixels = processor(image_size=(224, 224), crop=0.875, interpolation=interpolation)([image]).pixels[0]
+    assert decibels(pixels, chain(256, 224, interpolation)(image)) > 45
 
 
 def test_size_before_the_crop_rounds_down_as_in_timm() -> None:
-    image = picture(400, 300)
-    plain = v2.Compose([v2.Resize(248, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])(image)
+    image = photo(400, 300)
     pixels = processor(image_size=(224, 224), crop=0.9)([image]).pixels[0]
-    assert torch.equal(pixels, torch.from_numpy(np.array(plain)).permute(2, 0, 1))
+    assert decibels(pixels, chain(248, 224, "bicubic")(image)) > 50
+    assert decibels(pixels, chain(249, 224, "bicubic")(image)) < 40
 
 
 def test_squash_keeps_the_whole_picture_and_no_proportions() -> None:
-    image = picture(90, 60)
+    image = photo(90, 60)
     pixels = processor(image_size=(24, 32), resize="squash")([image]).pixels[0]
-    assert torch.equal(
-        pixels, torch.from_numpy(np.array(image.resize((32, 24), Image.Resampling.BICUBIC))).permute(2, 0, 1)
-    )
+    assert decibels(pixels, image.resize((32, 24), Image.Resampling.BICUBIC)) > 50
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_a_picture_and_its_pixels_give_the_same(interpolation: Any) -> None:
+    chosen = processor(crop=0.9, interpolation=interpolation)
+    pixels = torch.from_numpy(np.array(picture())).permute(2, 0, 1)
+    assert torch.equal(chosen([pixels]).pixels, chosen([picture()]).pixels)
+    assert torch.equal(chosen([pixels.contiguous()]).pixels, chosen([picture()]).pixels)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_a_part_is_cut_out_and_then_resized(interpolation: Any) -> None:
+    image = photo(90, 60)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    part = processor(interpolation=interpolation).fit_part(pixels, top=5, left=20, height=40, width=50)
+    plain = image.crop((20, 5, 70, 45)).resize((32, 32), Image.Resampling[interpolation.upper()])
+    assert decibels(part, plain) > 50
+
+
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1)])
+def test_a_long_and_thin_picture_is_resized_where_it_is_seen_alone(size: tuple[int, int]) -> None:
+    middle = Image.new("RGB", size, "black")
+    middle.paste("white", (size[0] * 3 // 8, size[1] * 3 // 8, size[0] * 5 // 8 + 1, size[1] * 5 // 8 + 1))
+    assert bool((processor(image_size=(224, 224))([middle]).pixels == 255).all())
 
 
 @pytest.mark.parametrize("size", [(24, 48), (48, 24)])
@@ -101,6 +161,15 @@ def test_values_out_of_range_are_refused_by_name(change: dict[str, Any], fault: 
 def test_images_that_are_not_rgb_are_refused() -> None:
     with pytest.raises(SampleError, match=r"Image 1 of 2 has mode 'L'"):
         processor()([picture(), picture().convert("L")])
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)],
+)
+def test_tensors_that_are_no_pixels_are_refused(pixels: torch.Tensor) -> None:
+    with pytest.raises(SampleError, match=r"Image 0 of 1 is torch.*Give uint8 pixels"):
+        processor()([pixels])
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"image_size": [32, 32]}'])

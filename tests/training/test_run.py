@@ -314,6 +314,7 @@ def test_evaluation_in_training_changes_no_weight(long_recipe: dict[str, Any], t
     assert [line["step"] for line in lines if "validation/itm/accuracy" in line] == [2, 4]
 
 
+FROZEN_VISION = "tiny-vit(image_size=32, patch_size=8) + tiny-bert, random both, frozen vision"
 REFUSED = {
     "an unknown recipe": ("demoo", SpecError, "demo"),
     "a split that is not there": ({"evaluation": {"splits": ["tset"]}}, DataError, "no split 'tset'"),
@@ -342,6 +343,11 @@ REFUSED = {
     ),
     "a bridge without stored towers": (
         {"evaluation": {"tasks": {"retrieval": {}}, "bridge": {}}}, SpecError, "stored features of both towers",
+    ),
+    "patches of a frozen tower": (
+        {"start": FROZEN_VISION, "tasks": {"mim": {"options": {"patch_size": 8}}}, "evaluation": {}},
+        SpecError,
+        "the frozen vision tower would learn nothing",
     ),
     "a store without a frozen tower": ({"store": True}, SpecError, "no tower is frozen"),
     "nothing to measure in training": (

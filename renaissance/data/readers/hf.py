@@ -50,10 +50,27 @@ def _with_split(parts: dict[str, Table]) -> Iterator[Row | BadRow]:
 
 
 def _saved_dataset(path: Path) -> Table:
+    return arrow_table(_arrow_files(path), name=path.name, folder=path)
+
+
+def saved_files(path: Path, split: str) -> list[Path]:
+    """Return the Arrow files of a split of a saved `DatasetDict`, or of a saved `Dataset`, which is called 'train'.
+
+    Raises:
+        DataError: there is no such split, or what lists the files is damaged.
+    """
+    whole = not (path / "dataset_dict.json").is_file()
+    names = ["train"] if whole else _described(path / "dataset_dict.json", "splits", str)
+    if split not in names:
+        raise DataError(f"'{path}' has no split '{split}'; it has: {', '.join(names) or 'none'}.")
+    return _arrow_files(path if whole else path / split)
+
+
+def _arrow_files(path: Path) -> list[Path]:
     files = [entry.get("filename") for entry in _described(path / "state.json", "_data_files", dict)]
     if not all(isinstance(name, str) and Path(name).name == name for name in files):
         raise DataError(f"'{path / 'state.json'}' lists files outside of its folder. Save the data set again.")
-    return arrow_table([path / name for name in files], name=path.name, folder=path)
+    return [path / name for name in files]
 
 
 def _described(file: Path, key: str, kind: type) -> list[Any]:

@@ -35,11 +35,15 @@ def _table(path: Path, cache: Path) -> Table:
         return open_table(path, cache)
     if is_datasets_folder(path):
         return open_datasets_folder(path)
-    return open_table(_caption_file(path), cache)
+    return open_table(caption_file(path), cache)
 
 
-def _caption_file(folder: Path) -> Path:
-    """Return the caption file of a folder: the only one, or the only one with a usual name."""
+def caption_file(folder: Path) -> Path:
+    """Return the caption file of a folder: the only one, or the only one with a usual name.
+
+    Raises:
+        DataError: there is none, or which one is meant cannot be told.
+    """
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         raise DataError(

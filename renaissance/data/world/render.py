@@ -10,6 +10,7 @@ from renaissance.data.world.scene import Scene, Thing
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
+Corner = tuple[int, int]
 
 COLOURS: dict[str, Colour] = {
     "red": (220, 20, 30),
@@ -35,13 +36,18 @@ def render(scene: Scene, image_size: int) -> Image.Image:
     side = image_size * FINER
     picture = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
     for thing in scene.things:
-        mask = Image.new("L", (side, side), 0)
-        _fill(ImageDraw.Draw(mask), thing, side)
-        picture.paste(COLOURS[thing.colour], mask=mask)
+        # drawn on a sheet as large as the thing, which is then put in its place
+        reach = math.ceil(thing.radius * side) + 1
+        left, top = round(thing.x * side) - reach, round(thing.y * side) - reach
+        place = left, top, left + 2 * reach, top + 2 * reach
+        mask = Image.new("L", (2 * reach, 2 * reach), 0)
+        _fill(ImageDraw.Draw(mask), thing, side, (left, top))
+        picture.paste(COLOURS[thing.colour], place, mask)
         if thing.texture != "plain":
             # a darker shade: white stripes would cut a thing to pieces on white
             shade = tuple(value // 2 for value in COLOURS[thing.colour])
-            picture.paste(shade, mask=ImageChops.multiply(mask, _texture(thing, side)))
+            pattern = _texture(thing, side, (left, top), mask.size)
+            picture.paste(shade, place, ImageChops.multiply(mask, pattern))
     return picture.reduce(FINER)
 
 
@@ -58,21 +64,21 @@ def box(thing: Thing, image_size: int) -> tuple[float, float, float, float]:
     return left, top, round(max(xs) - left, 2), round(max(ys) - top, 2)
 
 
-def _fill(draw: ImageDraw.ImageDraw, thing: Thing, side: int) -> None:
-    """Draw a thing in white."""
+def _fill(draw: ImageDraw.ImageDraw, thing: Thing, side: int, corner: Corner) -> None:
+    """Draw a thing in white, on a sheet whose upper left corner is at `corner` of the picture."""
     if thing.shape == "circle":
-        draw.circle((thing.x * side, thing.y * side), thing.radius * side, fill=255)
+        draw.circle((thing.x * side - corner[0], thing.y * side - corner[1]), thing.radius * side, fill=255)
         return
-    draw.polygon(outline(thing, side), fill=255)
+    draw.polygon([(x - corner[0], y - corner[1]) for x, y in outline(thing, side)], fill=255)
 
 
-def _texture(thing: Thing, side: int) -> Image.Image:
-    """Return where the pattern of a thing is, in white: slanted stripes, or dots in a grid."""
-    mask = Image.new("L", (side, side), 0)
+def _texture(thing: Thing, side: int, corner: Corner, size: tuple[int, int]) -> Image.Image:
+    """Return where the pattern of a thing is, in white, on such a sheet: slanted stripes, or dots in a grid."""
+    mask = Image.new("L", size, 0)
     draw = ImageDraw.Draw(mask)
     # the same pattern on every thing, in pixels of the picture: texture tells nothing of size
     step = side * 0.09
-    left, top, reach = thing.x * side, thing.y * side, math.ceil(thing.radius * side / step) + 1
+    left, top, reach = thing.x * side - corner[0], thing.y * side - corner[1], math.ceil(thing.radius * side / step) + 1
     for i in range(-2 * reach, 2 * reach + 1):
         if thing.texture == "striped":
             x = left + i * step

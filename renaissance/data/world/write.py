@@ -20,7 +20,7 @@ from renaissance.errors import OutputError
 from renaissance.recipe import WorldData
 
 # part of the key of a cached world: raise it with every change of what a seed gives
-VERSION = 2
+VERSION = 3
 CAPTIONS = "captions.jsonl"
 SCENES = "scenes.jsonl"
 

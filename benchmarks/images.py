@@ -1,0 +1,239 @@
+"""From encoded photographs to a batch for the model: renaissance, beside PIL + torchvision and beside `datasets`.
+
+python benchmarks/images.py [--rounds N] [--batch N] [--photos FOLDER] [--size full|tiny]
+
+In one process and on one thread, in turns. All sides decode JPEG bytes from memory, resize the shorter side to 256,
+crop the middle 224 (or a random part of 50 to 100% of the area, for training) and make one batch. The others' batch is
+float32 and normalised; that of renaissance is uint8, which the model normalises where it runs: the column "normalised"
+adds that on this CPU. Decibels: PSNR of the pixels, before normalisation, to those of PIL + torchvision.
+
+Letters in shapes: V images, H and W height and width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import datasets
+import numpy as np
+import PIL
+import simplejpeg
+import torch
+import torchvision
+from paired import Timings, table, take_turns
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+from renaissance.data.augment import augment
+from renaissance.data.pixels import decode_pixels
+from renaissance.recipe import Augmentation
+from renaissance.toolkit.images import ImageProcessor
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CROP = (0.5, 1.0)
+HEADER = ("photographs", "for", "resize", "kB", "renaissance", "normalised", "PIL + torchvision", "datasets")
+HEADER += ("ratio", "ratio, normalised", "ratio to datasets", "dB")
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class Kind(NamedTuple):
+    """Generated photographs of one size, saved as JPEG of one quality."""
+
+    width: int
+    height: int
+    quality: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is measured: kinds of photographs, and (resized, cropped) pixels a side."""
+
+    kinds: tuple[Kind, ...]
+    resized: int
+    cropped: int
+
+
+COCO, LARGE = (640, 480), (1280, 960)
+SIZES: Mapping[str, Size] = {
+    "full": Size((Kind(*COCO, 75), Kind(*COCO, 85), Kind(*COCO, 95), Kind(*LARGE, 85)), 256, 224),
+    "tiny": Size((Kind(80, 60, 85),), 36, 32),
+}
+
+
+def photographs(kind: Kind, number: int) -> list[bytes]:
+    """Return JPEG files of noise whose strength falls with its frequency as in photographs, colours less than light."""
+    return [_photograph(kind, seed) for seed in range(number)]
+
+
+def _photograph(kind: Kind, seed: int) -> bytes:
+    draws = np.random.default_rng(seed)
+    rows, columns = np.fft.fftfreq(kind.height)[:, None], np.fft.rfftfreq(kind.width)[None, :]
+    frequency = np.maximum(np.hypot(rows, columns), 1 / max(kind.width, kind.height))
+    noise = draws.standard_normal((3, kind.height, kind.width))
+    # steeper than the 1 / f of photographs, whose edges lie together: so their JPEG files are as large as photographs'
+    planes = np.fft.irfft2(np.fft.rfft2(noise) / frequency**1.45, s=(kind.height, kind.width))
+    planes /= planes.std(axis=(1, 2), keepdims=True)
+    light, colours = planes[0] * 55 + 120, planes[1:] * 18 + 128
+    pixels = np.clip(np.stack([light, *colours], axis=-1), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, "YCbCr").convert("RGB").save(buffer, "JPEG", quality=kind.quality)
+    return buffer.getvalue()
+
+
+# --- the three sides --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Renaissance:
+    """What the collators of renaissance do with images."""
+
+    processor: ImageProcessor
+    augmentation: Augmentation | None
+
+    @classmethod
+    def of(cls, size: Size, interpolation: Interpolation, *, training: bool) -> Renaissance:
+        """Return the preprocessing of these sizes."""
+        crop = size.cropped / size.resized
+        sides = (size.cropped, size.cropped)
+        processor = ImageProcessor(sides, crop=crop, interpolation=interpolation, mean=MEAN, std=STD)
+        return cls(processor, Augmentation(crop=CROP, flip=True) if training else None)
+
+    def pixels(self, files: Sequence[bytes]) -> Tensor:
+        """Return uint8 pixels [V, 3, H, W]."""
+        return torch.stack([self._of(data, seed) for seed, data in enumerate(files)])
+
+    def normalised(self, files: Sequence[bytes]) -> Tensor:
+        """Return float32 pixels [V, 3, H, W]."""
+        return self.processor.normalise(self.pixels(files))
+
+    def _of(self, data: bytes, seed: int) -> Tensor:
+        decoded = decode_pixels(data, name="photograph")
+        if self.augmentation is None:
+            return self.processor([decoded]).pixels[0]
+        return augment(decoded, self.processor, self.augmentation, seed)
+
+
+def chain(size: Size, interpolation: Interpolation, *, training: bool) -> Callable[[Image.Image], Tensor]:
+    """Return the transforms of torchvision from an RGB picture to float32 pixels [3, H, W]."""
+    mode = transforms.InterpolationMode(interpolation)
+    geometry: list[Any] = [transforms.Resize(size.resized, mode), transforms.CenterCrop(size.cropped)]
+    if training:
+        geometry = [transforms.RandomResizedCrop(size.cropped, scale=CROP, interpolation=mode)]
+        geometry += [transforms.RandomHorizontalFlip()]
+    composed: Callable[[Image.Image], Tensor] = transforms.Compose(
+        [*geometry, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
+    return composed
+
+
+def pil_batch(files: Sequence[bytes], transform: Callable[[Image.Image], Tensor]) -> Tensor:
+    """Return float32 pixels [V, 3, H, W] as PIL + torchvision make them."""
+    return torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in files])
+
+
+def datasets_batches(files: Sequence[bytes], transform: Callable[[Image.Image], Tensor]) -> Callable[[], Tensor]:
+    """Return what makes float32 pixels [V, 3, H, W] with `datasets`, its decoding as it is by default."""
+    columns = {"image": [{"bytes": data, "path": None} for data in files]}
+    features = datasets.Features({"image": datasets.Image()})
+
+    def transformed(rows: dict[str, list[Image.Image]]) -> dict[str, list[Tensor]]:
+        return {"pixels": [transform(image.convert("RGB")) for image in rows["image"]]}
+
+    table_of_images = datasets.Dataset.from_dict(columns, features=features).with_transform(transformed)
+    return lambda: torch.stack(table_of_images[: len(files)]["pixels"])
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def decibels(files: Sequence[bytes], ours: Renaissance, transform: Callable[[Image.Image], Tensor]) -> list[float]:
+    """Return for each photograph the PSNR of our pixels to those of PIL + torchvision."""
+    scale, offset = torch.tensor(STD).view(3, 1, 1), torch.tensor(MEAN).view(3, 1, 1)
+    theirs = ((pil_batch(files, transform) * scale + offset) * 255).round()
+    errors = (ours.pixels(files).double() - theirs).square().mean(dim=(1, 2, 3))
+    return [10 * math.log10(255**2 / max(float(error), 1e-3)) for error in errors]
+
+
+def row(files: Sequence[bytes], size: Size, interpolation: Interpolation, rounds: int, *, training: bool) -> list[str]:
+    """Time the three sides on these files; return the cells after the name of the photographs."""
+    ours = Renaissance.of(size, interpolation, training=training)
+    transform = chain(size, interpolation, training=training)
+    timings = take_turns(
+        {
+            "renaissance": lambda: ours.pixels(files),
+            "normalised": lambda: ours.normalised(files),
+            "PIL + torchvision": lambda: pil_batch(files, transform),
+            "datasets": datasets_batches(files, transform),
+        },
+        rounds,
+    )
+    kilobytes = f"{sum(map(len, files)) / len(files) / 1000:.0f}"
+    likeness = [] if training else decibels(files, ours, transform)
+    return [
+        "training" if training else "evaluation",
+        interpolation,
+        kilobytes,
+        *(f"{len(files) / timings.spread(name).median:.0f}" for name in timings.seconds),
+        *_ratios(timings),
+        f"{median(likeness):.1f} ({min(likeness):.1f})" if likeness else "",
+    ]
+
+
+def _ratios(timings: Timings) -> list[str]:
+    return [
+        str(timings.ratio("PIL + torchvision", "renaissance")),
+        str(timings.ratio("PIL + torchvision", "normalised")),
+        str(timings.ratio("datasets", "renaissance")),
+    ]
+
+
+def rows(photos: Mapping[str, Sequence[bytes]], size: Size, rounds: int) -> list[list[str]]:
+    """Return the rows of the table for photographs by name."""
+    settings: Sequence[tuple[Interpolation, bool]] = (("bicubic", False), ("bilinear", False), ("bicubic", True))
+    return [
+        [name, *row(files, size, interpolation, rounds, training=training)]
+        for name, files in photos.items()
+        for interpolation, training in settings
+    ]
+
+
+def gathered(folder: Path | None, size: Size, batch: int) -> dict[str, Sequence[bytes]]:
+    """Return the JPEG files of a folder, at most a batch, or generated ones, by name."""
+    if folder is None:
+        return {f"{kind.width} x {kind.height}, q{kind.quality}": photographs(kind, batch) for kind in size.kinds}
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:batch]
+    if not files:
+        raise SystemExit(f"{folder} holds no .jpg files. Name another folder, or leave --photos out.")
+    return {folder.name: [path.read_bytes() for path in files]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the timing")
+    parser.add_argument("--batch", type=int, default=24, help="photographs of each kind")
+    parser.add_argument("--photos", type=Path, help="a folder of .jpg files; default: generated ones")
+    parser.add_argument("--size", choices=SIZES, default="full")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    size = SIZES[given.size]
+    print(f"Pillow {PIL.__version__}, torchvision {torchvision.__version__}, datasets {datasets.__version__},", end=" ")
+    print(
+        f"simplejpeg {simplejpeg.__version__}, torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}),"
+    )
+    print(f"one thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, batch {given.batch}, {size}")
+    print("samples a CPU second; ratios of CPU seconds, median (least to greatest); dB: median (least)\n")
+    print(table(HEADER, rows(gathered(given.photos, size, given.batch), size, given.rounds)))
+
+
+if __name__ == "__main__":
+    main()

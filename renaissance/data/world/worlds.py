@@ -1,0 +1,125 @@
+"""A world: scenes in splits that have nothing in common, from which every layout is written.
+
+What a scene is made of (its background, and how often each shape, colour, size and texture occurs) decides its split.
+So no scene of one split is in another, whatever the seed and the size; and two scenes that differ only in what belongs
+to what, as Winoground's do, are in the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Literal
+
+from renaissance.data.hashing import stable_hash
+from renaissance.data.world.languages import find_language
+from renaissance.data.world.scene import Scene, draw_scene
+from renaissance.errors import SpecError
+
+Split = Literal["train", "val", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+IMAGE_SIZE = 128
+SMALLEST = 40
+LARGEST = 100_000
+# the percentage of the val split, and of the test split
+HELD_OUT = 15
+# every so many-th training picture is one of COCO's restval, which lie in the folder of val2014
+RESTVAL = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A scene with its number, from 1, and split. Corpora that share images share its ids."""
+
+    number: int
+    split: Split
+    scene: Scene
+
+    @property
+    def coco_id(self) -> int:
+        """Its id in COCO, VQAv2, RefCOCO and SugarCrepe."""
+        return 100_000 + self.number
+
+    @property
+    def genome_id(self) -> int:
+        """Its id in Visual Genome, GQA and ARO."""
+        return 2_300_000 + self.number
+
+    @property
+    def flickr_id(self) -> str:
+        """Its id in Flickr30k and SNLI-VE."""
+        return str(1_000_000_000 + self.number)
+
+    @property
+    def coco_split(self) -> str:
+        """Its split in the file of Karpathy and Fei-Fei."""
+        return "restval" if self.split == "train" and self.number % RESTVAL == 0 else self.split
+
+
+@dataclass(frozen=True)
+class World:
+    """Pictures, training ones first, and the languages in which they are told of."""
+
+    seed: int
+    image_size: int
+    languages: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+
+    @cached_property
+    def by_split(self) -> dict[Split, tuple[Picture, ...]]:
+        """The pictures of each split."""
+        return {split: tuple(picture for picture in self.pictures if picture.split == split) for split in SPLITS}
+
+    def random(self, *key: object) -> Random:
+        """Return the source of randomness for one purpose: nothing else draws from it."""
+        return Random(stable_hash("world", self.seed, *key))
+
+
+def split_of(scene: Scene) -> Split:
+    """Return the split to which a scene belongs in every world."""
+    parts = [sorted(getattr(thing, name) for thing in scene.things) for name in ("shape", "colour", "size", "texture")]
+    share = stable_hash("split", scene.background, parts) % 100
+    return "train" if share >= 2 * HELD_OUT else "val" if share < HELD_OUT else "test"
+
+
+def draw_world(size: int, seed: int, languages: Sequence[str], image_size: int = IMAGE_SIZE) -> World:
+    """Draw a world of `size` scenes, 15% of them for each of val and test.
+
+    No two scenes of val, and no two of test, have the same background and things that look the same.
+
+    Raises:
+        SpecError: the size, a language, or the size of the pictures cannot be.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise SpecError(f"A world has {SMALLEST} to {LARGEST:,} scenes, not {size:,}. Choose another --size.")
+    if not 16 <= image_size <= 1024:
+        raise SpecError(f"Pictures have 16 to 1024 pixels a side, not {image_size}. Choose another --image-size.")
+    if not languages or len(set(languages)) < len(languages):
+        raise SpecError("Name at least one language, and none twice: --languages en,de,es.")
+    for language in languages:
+        find_language(language)
+    held = round(size * HELD_OUT / 100)
+    pictures: list[Picture] = []
+    for split, count in (("train", size - 2 * held), ("val", held), ("test", held)):
+        assert split in SPLITS
+        for scene in _scenes(split, count, seed):
+            pictures.append(Picture(len(pictures) + 1, split, scene))
+    return World(seed, image_size, tuple(languages), tuple(pictures))
+
+
+def _scenes(split: Split, count: int, seed: int) -> list[Scene]:
+    random = Random(stable_hash("world scenes", seed, split))
+    seen: set[object] = set()
+    found: list[Scene] = []
+    while len(found) < count:
+        scene = draw_scene(random)
+        if split_of(scene) != split:
+            continue
+        looks = scene.background, tuple(sorted(thing.looks for thing in scene.things))
+        if split == "train" or looks not in seen:
+            seen.add(looks)
+            found.append(scene)
+    return found

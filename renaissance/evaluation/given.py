@@ -1,0 +1,94 @@
+"""Pictures and texts that are given by hand, as items, and what a model says of them. Letters: K labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from PIL.Image import Image
+from torch import Tensor
+
+from renaissance.api import Item
+from renaissance.data.decode import open_image
+from renaissance.errors import SampleError, SpecError
+
+Picture: TypeAlias = Image | Path | str | bytes
+
+
+class Prediction(NamedTuple):
+    """The likeliest label with its probability, and those of all labels, the likeliest first."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+def given_items(
+    images: Sequence[Picture | Sequence[Picture]] | Picture | None,
+    texts: Sequence[str | Sequence[str]] | str | None,
+) -> list[Item]:
+    """Return items of image i and text i, each one or several.
+
+    Raises:
+        SpecError: there are not as many images as texts, or neither.
+    """
+    pictures = [images] if isinstance(images, Picture) else None if images is None else list(images)
+    words = [texts] if isinstance(texts, str) else None if texts is None else list(texts)
+    sizes = {len(given) for given in (pictures, words) if given is not None}
+    if len(sizes) != 1 or 0 in sizes:
+        raise SpecError("predict takes image i with text i: give as many of each, at least one, or only one kind.")
+    items = []
+    for index in range(sizes.pop()):
+        seen = () if pictures is None else _several(pictures[index])
+        said = () if words is None else _several(words[index])
+        for text in said:
+            if not isinstance(text, str) or not text.strip():
+                raise SampleError(f"texts[{index}] is empty, or no text. Leave it out.")
+        given = tuple(_Given(f"images[{index}]", place, picture) for place, picture in enumerate(seen))
+        items.append(
+            Item(id=str(index), images=given, texts=said, row=f"images[{index}]" if seen else f"texts[{index}]")
+        )
+    return items
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    return (given,) if isinstance(given, Picture) else tuple(given)
+
+
+class _Given(NamedTuple):
+    """A picture of an item, read as the images of a corpus are."""
+
+    item: str
+    place: int
+    picture: Picture
+
+    @property
+    def name(self) -> str:
+        """Where it was given."""
+        return f"{self.item}[{self.place}]" if self.place else self.item
+
+    def read(self) -> bytes:
+        """Return it as the bytes of a file without loss."""
+        buffer = io.BytesIO()
+        opened(self.picture, self.name).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def prediction(labels: Sequence[str], probabilities: Tensor) -> Prediction:
+    """Return what probabilities [K] of the labels say."""
+    ranked = sorted(zip(labels, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
+    return Prediction(*ranked[0], dict(ranked))
+
+
+def opened(picture: Picture, name: str) -> Image:
+    """Return a picture that was given, upright and in RGB.
+
+    Raises:
+        SampleError: it cannot be read, or is no picture.
+    """
+    source = Path(picture) if isinstance(picture, str) else picture
+    if not isinstance(source, Image | Path | bytes):
+        raise SampleError(f"{name} is a {type(source).__name__}. Give a PIL picture, a path or bytes.")
+    return open_image(source, name=name)

@@ -1,0 +1,187 @@
+"""The recipes for fine-tuning run from end to end on the generated world, small; and a trained model sees."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import renaissance
+from renaissance.cli import main
+from renaissance.data.prepare import prepare
+from renaissance.data.prepared import Prepared
+from renaissance.data.world.build import write_world
+from renaissance.recipe import PreparedData, Recipe, SavedStart, as_recipe, load_recipe, validate_recipe
+from renaissance.registry import default_registry
+from renaissance.uses import select_tasks
+
+FOLDER = Path(__file__).parents[1] / "recipes" / "finetune"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+# the corpus that each recipe is run on here
+LAYOUTS = {
+    "cifar-10": "cifar-10",
+    "glue": "glue",
+    "nlvr2": "nlvr2",
+    "refcoco": "refcoco",
+    "retrieval": "flickr30k",
+    "snli-ve": "snli-ve",
+    "vqav2": "vqav2",
+}
+WORLD = ("nlvr2", "refcoco", "flickr30k", "snli-ve", "vqav2")
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGE_SIZE = 48
+RESIZED = {"vqav2", "nlvr2", "snli-ve", "retrieval"}
+
+_spec = importlib.util.spec_from_file_location("answers", FOLDER / "answers.py")
+assert _spec is not None
+assert _spec.loader is not None
+answers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(answers)
+
+
+def ids(path: Path) -> str:
+    return path.stem
+
+
+def write_cifar10(root: Path) -> None:
+    root.mkdir()
+    (root / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n")
+    random = np.random.default_rng(0)
+    for name, count in (("data_batch_1", 20), ("test_batch", 10)):
+        rows = random.integers(0, 256, (count, 1 + 3 * 32 * 32), dtype=np.uint8)
+        rows[:, 0] = np.arange(count) % len(CLASSES)
+        (root / f"{name}.bin").write_bytes(rows.tobytes())
+
+
+def write_rte(root: Path) -> None:
+    root.mkdir()
+    for split, count in (("train", 20), ("dev", 10)):
+        lines = ["index\tsentence1\tsentence2\tlabel"]
+        lines += [f"{n}\tA cup is red.\tIt is red.\t{('entailment', 'not_entailment')[n % 2]}" for n in range(count)]
+        (root / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data of each layout, each in a folder of its name."""
+    root = tmp_path_factory.mktemp("corpora")
+    write_world(root / "world", 60, 0, layouts=WORLD, image_size=32)
+    write_cifar10(root / "cifar-10")
+    (root / "glue").mkdir()
+    write_rte(root / "glue" / "RTE")
+    for layout in (*WORLD, "cifar-10", "glue"):
+        source = root / "world" / layout if layout in WORLD else root / layout
+        prepare(layout, source, root / "prepared" / layout)
+    return root / "prepared"
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_spec: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a model as the recipe of this name starts from: a tiny one, with heads of pretraining."""
+    saved: dict[tuple[str, ...], Path] = {}
+
+    def folder(name: str) -> Path:
+        tasks = ("mlm", "itm", "itc") if name == "retrieval" else ("mlm", "itm")
+        if tasks not in saved:
+            saved[tasks] = tmp_path_factory.mktemp("pretrained") / "model"
+            renaissance.build(tiny_spec(), tasks=tasks).save(saved[tasks])
+        return saved[tasks]
+
+    return folder
+
+
+def small(path: Path, model: Path, data: Path) -> Recipe:
+    """Return a recipe as it is, but for the model, the data, the size of the images, the batch and the budget."""
+    recipe = load_recipe(path).dump()
+    recipe["start"]["model"] = str(model)
+    if path.stem in RESIZED:
+        recipe["start"]["surgery"]["image_size"] = IMAGE_SIZE
+    recipe["data"]["path"] = str(data)
+    recipe["batch"] = {"size": 8, "accumulation": 2}
+    recipe["budget"] = {"steps": 3}
+    recipe["precision"] = "fp32"
+    if path.stem == "retrieval":
+        recipe["evaluation"]["tasks"]["retrieval"]["rerank"] = 4
+    return validate_recipe(recipe)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=ids)
+def test_a_recipe_warms_up_within_its_training(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert isinstance(recipe.start, SavedStart)
+    assert recipe.schedule.warmup_share == 0.1
+    assert set(select_tasks(recipe, default_registry()).trained) >= set(recipe.start.surgery.add_tasks)
+
+
+def test_there_is_a_recipe_for_each_kind_of_task() -> None:
+    assert {path.stem for path in RECIPES} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=ids)
+def test_a_recipe_runs_and_measures_what_it_says(
+    path: Path, corpora: Path, pretrained: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    recipe = small(path, pretrained(path.stem), corpora / LAYOUTS[path.stem])
+    run = renaissance.run(recipe, out=tmp_path / "run")
+    rows = [row for row in run.scores["scores"] if row["model"] == "trained"]
+    assert {row["split"] for row in rows} == set(recipe.data.splits)  # type: ignore[union-attr]  # data are prepared
+    assert all(row["n"] > 0 and row["low"] <= row["value"] <= row["high"] and row["chance"] >= 0 for row in rows)
+    blind = {(row["split"], row["name"]) for row in run.scores["scores"] if row["model"] == "blind"}
+    told = {(row["split"], row["name"]) for row in rows}
+    assert blind == (told if recipe.evaluation.blind else set())
+
+
+def test_the_predictions_of_a_run_can_be_written(
+    corpora: Path, pretrained: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    recipe = small(FOLDER / "vqav2.yaml", pretrained("vqav2"), corpora / "vqav2")
+    run = renaissance.run(recipe, out=tmp_path / "run")
+    command = ("evaluate", str(run.folder), "--data", str(corpora / "vqav2"), "--split", "val")
+    assert main((*command, "--predictions", str(tmp_path / "predictions"))) == 0
+    rows = json.loads((tmp_path / "predictions" / "val-vqa.json").read_text())
+    asked = {int(item.id) for item in Prepared(corpora / "vqav2").items("val")}
+    assert {row["question_id"] for row in rows} == asked
+    assert {row["answer"] for row in rows} <= {"no", "yes"}
+
+
+def test_the_recipe_of_vqa_is_printed_with_the_answers_of_the_data(corpora: Path) -> None:
+    known = answers.with_answers(FOLDER / "vqav2.yaml", corpora / "vqav2", 1)
+    labels = known.tasks["vqa"].options["labels"]
+    assert {"no", "yes", "2", "red", "circle"} <= set(labels)
+    assert len(set(labels)) == len(labels)
+    assert set(answers.answers(corpora / "vqav2", 9)) < set(labels)
+
+
+def test_data_that_are_given_take_the_place_of_the_recipes_own(corpora: Path) -> None:
+    recipe = as_recipe(FOLDER / "nlvr2.yaml", data=corpora / "nlvr2")
+    assert recipe.data == PreparedData(path=str(corpora / "nlvr2"), splits=("dev", "test1"))
+
+
+# --- sight ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus that recipes/finetune/world/refcoco+.yaml names, made as it says."""
+    root = tmp_path_factory.mktemp("references")
+    write_world(root / "world", 2000, 0, layouts=("refcoco+",), image_size=64)
+    prepare("refcoco+", root / "world" / "refcoco+", root / "prepared")
+    return root / "prepared"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_trained_model_beats_its_blind_twin_by_ten_points(
+    seed: int, references: Path, tmp_path: Path, cache: Path
+) -> None:
+    run = renaissance.run(FOLDER / "world" / "refcoco+.yaml", data=references, seed=seed, out=tmp_path / "run")
+    found = {(row["model"], row["name"]): row for row in run.scores["scores"] if row["split"] == "val"}
+    trained, blind = (found[model, "gt-choice accuracy"] for model in ("trained", "blind"))
+    assert trained["n"] == blind["n"] >= 1000
+    assert trained["value"] - blind["value"] >= 10
+    assert blind["low"] <= blind["chance"] + 5  # the texts alone, or the candidates alone, tell nothing
