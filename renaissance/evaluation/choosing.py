@@ -76,16 +76,19 @@ def _named(name: str, assembly: Assembly, registry: Registry) -> tuple[TaskEntry
 
 
 def _fitting(assembly: Assembly, layout: str | None, registry: Registry) -> Iterator[Measure]:
-    """Yield what measures this model on a layout; where nothing is for it, its images and captions are what is left."""
+    """Yield what measures this model on a layout; one that no task on items is for holds images with captions.
+
+    The texts of others are questions, sentences or choices, and no captions that could be retrieved.
+    """
     own = [(plan.entry, assembly.tasks[name]) for name, plan in assembly.plan.tasks.items() if plan.entry.evaluates]
     if layout is not None:
+        known = [cast(TaskEntry, component.entry) for component in registry.components("task")]
         found = [Measure(entry, task) for entry, task in own if _is_for(entry, layout)]
-        for component in registry.components("task"):
-            entry = cast(TaskEntry, component.entry)
+        for entry in known:
             probe = not entry.trains and layout in entry.layouts and entry.name not in assembly.plan.tasks
             if probe and not _missing(entry, assembly):
                 found.append(Measure(entry, _built(entry, assembly)))
-        if found:
+        if found or any(layout in entry.layouts for entry in known):
             yield from found
             return
     yield from (Measure(entry, task) for entry, task in own if entry.data == "captions")

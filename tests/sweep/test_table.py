@@ -44,7 +44,6 @@ def test_every_row_of_the_table_is_what_a_fresh_build_shows() -> None:
     assert different == []
 
 
-@pytest.mark.slow
 @same_versions
 def test_the_table_holds_every_model_of_the_libraries() -> None:
     held = {(library, modality, name) for library, modality in TOWERS for name in known_models(library, modality)}
