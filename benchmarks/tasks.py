@@ -44,16 +44,17 @@ LAYOUTS = (
     "image-classification", "winoground", "aro", "sugarcrepe",
 )  # fmt: skip
 CAPTIONS = ("coco-captions", "flickr30k")
+# in a trial (one seed) this learned to tell crops apart within 200 updates, and two small towers not in 400
 SPEC = (
-    "tiny-vit(layers=2, width=64, heads=2, mlp_width=128, image_size=32, patch_size=8) + "
-    "tiny-bert(layers=2, width=64, heads=2, mlp_width=128), random both, lxmert(layers=1, width=64, heads=2)"
+    "tiny-vit(layers=3, width=96, heads=3, mlp_width=192, image_size=32, patch_size=8, dropout=0.0), "
+    "one-tower, random encoder"
 )
 # the corpus on which each head is trained; every corpus of its task is measured
 TRAINED_ON = {
     "vqa": "vqav2",
     "nlvr2": "nlvr2",
     "visual-entailment": "snli-ve",
-    "referring": "refcoco",
+    "referring": "refcoco+",
     "image-classification": "image-classification",
 }
 FOOLS = ("oracle", "collapsed", "random", "inverted")
@@ -214,15 +215,14 @@ def _scorer(entry: TaskEntry, items: Sequence[Item], modules: Mapping[str, Any],
     return FoolOnCaptions(positives(caption_keys(records), torch.tensor(texts)), transform)
 
 
-def scores_of_trained(root: Path, folder: Path, steps: int, seed: int) -> dict[Key, Score]:
+def scores_of_trained(root: Path, folder: Path, steps: int, seed: int, batch: int = 32) -> dict[Key, Score]:
     """Return by (data, split, task, score) what models trained on each task, from one that read captions, score."""
-    pretrained = _trained(
-        root, folder / "pretrained", SPEC, {"itm": {}, "itc": {"width": 64}}, "coco-captions", steps, seed
-    )
+    matching: dict[str, Any] = {"itm": {}, "itc": {"width": 64}}
+    pretrained = _trained(root, folder / "pretrained", SPEC, matching, "coco-captions", steps, seed, batch)
     models = [pretrained]
     for task, options in heads(root).items():
         start = {"model": str(pretrained), "surgery": {"drop_tasks": ["itm", "itc"], "add_tasks": [task]}}
-        models.append(_trained(root, folder / task, start, {task: options}, TRAINED_ON[task], steps, seed))
+        models.append(_trained(root, folder / task, start, {task: options}, TRAINED_ON[task], steps, seed, batch))
     splits = sorted({split for layout in there(root) for split in held_out(root / layout)})
     found: dict[Key, Score] = {}
     for model in models:
@@ -233,16 +233,18 @@ def scores_of_trained(root: Path, folder: Path, steps: int, seed: int) -> dict[K
     return found
 
 
-def _trained(root: Path, out: Path, start: Any, tasks: Mapping[str, Any], layout: str, steps: int, seed: int) -> Path:
+def _trained(
+    root: Path, out: Path, start: Any, tasks: Mapping[str, Any], layout: str, steps: int, seed: int, batch: int
+) -> Path:
     recipe = {
         "name": out.name,
         "start": start,
         "tasks": {name: {"options": options} for name, options in tasks.items()},
         "data": {"kind": "prepared", "path": str(root / layout), "splits": held_out(root / layout)[:1]},
-        "batch": {"size": 16},
+        "batch": {"size": batch},
         "budget": {"steps": steps},
         "optimiser": {"lr": 1e-3, "fusion_multiplier": 1.0, "head_multiplier": 1.0},
-        "evaluation": {"untrained": False},
+        "evaluation": {"untrained": False, "tasks": {"retrieval": {}} if layout in CAPTIONS else {}},
         "seed": seed,
     }
     return renaissance.run(recipe, out=out).model_folder
@@ -279,8 +281,8 @@ def report(scenes: int, steps: int, seed: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Every task: a trained model beside four fools.")
-    parser.add_argument("--scenes", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--scenes", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(report(arguments.scenes, arguments.steps, arguments.seed))

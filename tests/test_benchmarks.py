@@ -170,7 +170,7 @@ def test_no_task_is_fooled_on_the_generated_world(load, tmp_path):
 def test_trained_models_stand_beside_the_fools(load, tmp_path, cache):
     tasks = load("tasks")
     root = tasks.write(tmp_path, 40, 0, ("coco-captions", "nlvr2", "winoground"))
-    fools, trained = tasks.scores_of_fools(root, 0), tasks.scores_of_trained(root, tmp_path, 2, 0)
+    fools, trained = tasks.scores_of_fools(root, 0), tasks.scores_of_trained(root, tmp_path, 2, 0, batch=16)
     assert set(trained) == set(fools)
     rows = list(tasks.rows(fools, trained))
     assert all(len(row) == len(tasks.HEADER) and row[-1] for row in rows)

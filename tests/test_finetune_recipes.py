@@ -6,17 +6,21 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import renaissance
 from renaissance.cli import main
 from renaissance.data.prepare import prepare
 from renaissance.data.prepared import Prepared
 from renaissance.data.world.build import write_world
+from renaissance.errors import SpecError
 from renaissance.recipe import PreparedData, Recipe, SavedStart, as_recipe, load_recipe, validate_recipe
 from renaissance.registry import default_registry
+from renaissance.training import loop
 from renaissance.uses import select_tasks
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "finetune"
@@ -156,12 +160,69 @@ def test_the_recipe_of_vqa_is_printed_with_the_answers_of_the_data(corpora: Path
     assert set(answers.answers(corpora / "vqav2", 9)) < set(labels)
 
 
+def test_a_twin_changes_nothing_of_the_model_that_it_is_a_twin_of(
+    corpora: Path, pretrained: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    recipe = small(FOLDER / "snli-ve.yaml", pretrained("snli-ve"), corpora / "snli-ve")
+    without = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"blind": None})})
+    both, alone = (renaissance.run(one, out=tmp_path / str(n)) for n, one in enumerate((recipe, without)))
+    trained = [row for row in both.scores["scores"] if row["model"] == "trained"]
+    assert trained == alone.scores["scores"]
+    weights = [load_file(run.model_folder / "model.safetensors") for run in (both, alone)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[1])
+
+
+def test_a_run_that_was_stopped_while_its_twin_trained_is_resumed(
+    corpora: Path,
+    pretrained: Callable[[str], Path],
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = small(FOLDER / "snli-ve.yaml", pretrained("snli-ve"), corpora / "snli-ve")
+    recipe = recipe.model_copy(update={"checkpoint_every": 1})
+    whole = renaissance.run(recipe, out=tmp_path / "whole")
+    real, done = loop._update, list[int]()
+
+    def update(*arguments: Any, **options: Any) -> Any:
+        if len(done) == 5:  # three updates of the model, two of its twin
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_update", update)
+        with pytest.raises(KeyboardInterrupt):
+            renaissance.run(recipe, out=tmp_path / "stopped")
+    resumed = renaissance.run(recipe, out=tmp_path / "stopped", resume=True)
+    assert resumed.scores["scores"] == whole.scores["scores"]
+    lines = (tmp_path / "stopped" / "blind" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3]
+
+
+def test_a_twin_of_a_model_that_learns_from_captions_is_refused(
+    corpora: Path, pretrained: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    recipe = small(FOLDER / "retrieval.yaml", pretrained("retrieval"), corpora / "flickr30k")
+    blind = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"blind": "vision"})})
+    with pytest.raises(SpecError, match="is for tasks on items with labels"):
+        renaissance.run(blind, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_that_are_given_take_the_place_of_the_recipes_own(corpora: Path) -> None:
     recipe = as_recipe(FOLDER / "nlvr2.yaml", data=corpora / "nlvr2")
     assert recipe.data == PreparedData(path=str(corpora / "nlvr2"), splits=("dev", "test1"))
 
 
 # --- sight ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_recipe_of_the_world_runs_beside_its_twin(corpora: Path, tmp_path: Path, cache: Path) -> None:
+    recipe = as_recipe(FOLDER / "world" / "refcoco+.yaml", data=corpora / "refcoco").dump()
+    recipe |= {"batch": {"size": 8}, "budget": {"steps": 2}}
+    run = renaissance.run(recipe, out=tmp_path / "run")
+    assert {row["model"] for row in run.scores["scores"]} == {"trained", "blind"}
 
 
 @pytest.fixture(scope="module")
