@@ -56,7 +56,8 @@ class Capabilities:
     `grid` is the token grid (rows, columns) of a vision backbone at its image size. `layered`: the backbone lists its
     blocks, so that ranges of layers can be frozen or cut. `class_token`: token 0 stands for the whole input.
     `positions`: how it tells its tokens apart. `base`: one-tower models can be based on it (`JointBackbone`); where
-    they cannot, `refused` says why. `size_step`: image sides are its multiples.
+    they cannot, `refused` says why. `size_step`: image sides are its multiples. `text_blocks`: fusion heads can run the
+    blocks of this text backbone in halves (`SharingText`); None: it is no text backbone, or does not say.
     """
 
     width: int | Unknown = UNKNOWN
@@ -75,6 +76,7 @@ class Capabilities:
     base: bool | Unknown = UNKNOWN
     refused: str = ""
     size_step: int | Unknown | None = None
+    text_blocks: bool | Unknown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

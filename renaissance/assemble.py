@@ -163,11 +163,15 @@ def _text_blocks(plan: Plan, text: Any, seed: int, empty: bool) -> dict[str, Any
     What is inherited are the blocks that follow the tower's last one in the backbone that it is cut from.
     """
     needs = _needs(plan)
-    match needs.text_blocks:
-        case None:
-            return {}
-        case "shared":
-            return {"text_blocks": text.text_blocks()[: needs.count]}
+    if needs.text_blocks is None:
+        return {}
+    if not hasattr(text, "text_blocks"):
+        raise SpecError(
+            f"'{plan.fusion.name}' runs blocks of the text tower in halves, and '{plan.text.name}' has none that run "
+            "so. Use a text tower such as 'bert-base', or leave out text_blocks."
+        )
+    if needs.text_blocks == "shared":
+        return {"text_blocks": _shared_blocks(plan, text, needs.count)}
     if empty:  # blocks of one backbone have one shape, and their weights are loaded
         return {"text_blocks": [copy.deepcopy(text.text_blocks()[0]) for _ in range(needs.count)]}
     depth = len(text.blocks)
@@ -175,6 +179,17 @@ def _text_blocks(plan: Plan, text: Any, seed: int, empty: bool) -> dict[str, Any
     facts = plan.text.entry.describe(whole)
     donor: Any = _tower(replace(plan.text, options=whole, facts=facts), seed, None)
     return {"text_blocks": donor.text_blocks()[depth:]}
+
+
+def _shared_blocks(plan: Plan, text: Any, count: int) -> Any:
+    """Return the first `count` blocks of the text tower in halves."""
+    blocks = text.text_blocks()
+    if len(blocks) < count:
+        raise SpecError(
+            f"'{plan.fusion.name}' shares {count} blocks of the text tower, and '{plan.text.name}' has {len(blocks)}; "
+            f"say {plan.fusion.name}(layers={len(blocks)}) or fewer."
+        )
+    return blocks[:count]
 
 
 def _tower(tower: TowerPlan, seed: int, saved: Saved) -> nn.Module:

@@ -128,6 +128,12 @@ def check_needs(fusion: FusionPlan, vision: TowerPlan, text: TowerPlan) -> None:
 
 def _check_text_blocks(fusion: FusionPlan, needs: TowerNeeds, text: TowerPlan) -> None:
     depth = text.facts.depth
+    if needs.text_blocks is not None and text.facts.text_blocks is False:
+        raise SpecError(
+            f"'{fusion.name}' runs blocks of the text tower in halves, with cross attention between attention and MLP, "
+            f"and '{text.name}' has none that run so. Use a text tower such as 'bert-base', or leave out "
+            f'text_blocks="{needs.text_blocks}".'
+        )
     if needs.text_blocks == "shared" and isinstance(depth, int) and needs.count > depth:
         raise SpecError(
             f"'{fusion.name}' shares {needs.count} blocks of the text tower, and '{text.name}' has {depth}; say "

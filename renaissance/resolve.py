@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from renaissance.api import Capabilities, Modality
@@ -116,19 +117,38 @@ def _base_modality(model: OneTowerSpec, registry: Registry) -> tuple[Modality, b
             )
     told = len(modalities) == 1
     if model.modality is not None:
-        modalities = [one for one in modalities if one == model.modality]
-    elif not told:
-        modalities = [one for one in modalities if _can_be_base(model.base, one, registry)] or modalities[:1]
+        if model.modality not in modalities:
+            encoded, like = ("images", "bert-base") if modalities[0] == "vision" else ("text", "vit-base")
+            raise SpecError(
+                f"'{model.base.name}' encodes {encoded}, and modality='{model.modality}' says something else of it; "
+                f"leave modality out, or base the model on one such as '{like}'."
+            )
+        return model.modality, told
+    if not told:
+        modalities = _of_base(model.base, modalities, registry)
     if len(modalities) != 1:
         raise SpecError(
-            f"'{model.base.name}' can be of either modality, or of none that was asked for; say "
-            'one-tower(modality="text"), or modality="vision".'
+            f'\'{model.base.name}\' can be of either modality; say one-tower(modality="text"), or modality="vision".'
         )
     return modalities[0], told
 
 
-def _can_be_base(base: TowerSpec, modality: Modality, registry: Registry) -> bool:
-    return tower_plan(base, modality, "random", registry).facts.base is not False
+def _of_base(base: TowerSpec, modalities: list[Modality], registry: Registry) -> list[Modality]:
+    """Return those modalities of which a base can be by its name, else by its options."""
+    named = _facts(base.model_copy(update={"options": {}, "layers": None}), modalities, registry)
+    fitting = [one for one, facts in named.items() if facts.base is not False] or list(named)[:1]
+    if len(fitting) > 1:
+        return list(_facts(base, fitting, registry)) or fitting
+    return fitting or modalities
+
+
+def _facts(base: TowerSpec, modalities: list[Modality], registry: Registry) -> dict[Modality, Capabilities]:
+    """Return what is known of a base in each modality that can be described with its options."""
+    found: dict[Modality, Capabilities] = {}
+    for modality in modalities:
+        with suppress(SpecError):  # of the one that it is of, the same error is raised when its plan is made
+            found[modality] = tower_plan(base, modality, "random", registry).facts
+    return found
 
 
 def _modalities(name: str, registry: Registry) -> list[Modality]:
@@ -170,8 +190,11 @@ def _check_new_embeddings(model: OneTowerSpec, other: Modality) -> None:
             raise SpecError(f"'{odd}' is for new {modality} embeddings, and '{where}' brings its own; give it there.")
     size, patch = model.image_size or IMAGE_SIZE, model.patch_size or PATCH_SIZE
     if size % patch:
-        nearest = max(patch, round(size / patch) * patch)
-        raise SpecError(f"image_size={size} is no multiple of patch_size={patch}; use image_size={nearest}.")
+        fitting = f"image_size={round(size / patch) * patch}"
+        if patch > size:  # an image of one patch is no choice that anyone looks for
+            largest = max(side for side in range(1, size) if size % side == 0)
+            fitting = f"image_size={size}, patch_size={largest}"
+        raise SpecError(f"image_size={size} is no multiple of patch_size={patch}; use {fitting}.")
 
 
 # --- the canonical form ----------------------------------------------------------------------------------------------

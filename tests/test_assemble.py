@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from renaissance.api import Capabilities
+from renaissance.api import UNKNOWN, Capabilities
 from renaissance.assemble import assemble
 from renaissance.errors import PluginError, SpecError
 from renaissance.resolve import resolve
@@ -89,3 +89,23 @@ def test_every_fusion_head_is_assembled_with_the_tasks_that_it_can_serve(
 ) -> None:
     tasks = ("itc", "retrieval") if fusion == "dual" else ("mlm", "itm", "itc", "retrieval")
     assert set(tiny_model(tasks, fusion=fusion).tasks) == set(tasks)
+
+
+SHARES = 'text-cross-attention(layers={}, heads=2, text_blocks="shared")'
+WORDS = 'width=32, heads=2, mlp_width=64, tokenizer="renaissance"'
+
+
+def test_blocks_that_only_the_build_shows_not_to_run_in_halves_are_refused() -> None:
+    plan: Any = resolve(f"tiny-vit + transformers:bert(layers=2, {WORDS}), random both, {SHARES.format(2)}")
+    other: Any = resolve(f"tiny-vit + transformers:albert(layers=2, {WORDS}), random both")
+    unknown = replace(other.text, facts=replace(other.text.facts, text_blocks=UNKNOWN))
+    with pytest.raises(SpecError, match=r"'transformers:albert' has none that run so.*leave out text_blocks"):
+        assemble(replace(plan, text=unknown))
+
+
+def test_more_shared_blocks_than_the_build_shows_are_refused_with_the_most() -> None:
+    line = (
+        f'tiny-vit + transformers:bert({WORDS}, overrides={{"num_hidden_layers": 2}}), random both, {SHARES.format(3)}'
+    )
+    with pytest.raises(SpecError, match=r"'transformers:bert' has 2; say text-cross-attention\(layers=2\) or fewer"):
+        assemble(resolve(line))

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from renaissance.assemble import Assembly, assemble
 from renaissance.cli import main
 from renaissance.cost import PRESETS, Cost, assemble_without_weights, cost, counted, synthetic_batch
+from renaissance.cost.shapes import without_pixels
 from renaissance.errors import SpecError
 from renaissance.resolve import resolve
 from renaissance.training.train_step import TrainStep
@@ -167,8 +169,10 @@ ITEM_TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("spec", [line(), line("frozen both")])
-@pytest.mark.parametrize("name", ITEM_TASKS)
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [("vqa", line("frozen both")), ("nlvr2", line()), *((name, line(layers=1)) for name in ITEM_TASKS)],
+)
 def test_the_cost_of_a_task_on_items_is_that_of_a_real_step(name: str, spec: str) -> None:
     uses = {name: ITEM_TASKS[name]}
     model = assemble(resolve(spec, uses)).train()
@@ -254,3 +258,10 @@ def test_the_command_shows_parts_memory_and_shards(capsys: pytest.CaptureFixture
     assert main(["cost", line(layers=2), "--tasks", "itm", "--batch", "2", "--text-tokens", "8"]) == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("vision", "trainable", "training FLOPs a sample", "FSDP shards"))
+
+
+def test_the_images_of_a_batch_take_no_memory() -> None:
+    assembly = without_weights(line(layers=2), ("itm",))
+    images: Any = without_pixels(synthetic_batch(assembly, BATCH, TEXT_TOKENS), assembly).images
+    assert isinstance(images.pixels, FakeTensor)
+    assert images.pixels.shape == (BATCH, 3, 32, 32)

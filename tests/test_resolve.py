@@ -8,7 +8,7 @@ import pytest
 
 from renaissance.api import BackboneEntry, TaskEntry, hookimpl
 from renaissance.errors import PluginError, SpecError, UnknownComponentError
-from renaissance.plans import Plan
+from renaissance.plans import OneTowerPlan, Plan
 from renaissance.registry import Plugin, Registry
 from renaissance.resolve import resolve
 from renaissance.shorthand import format_spec, parse_spec
@@ -150,7 +150,16 @@ def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str
     [
         ("swin-tiny, one-tower", "'swin-tiny' cannot be the base of a one-tower model"),
         ("vit-base + deit-tiny, one-tower", "encode the same"),
-        ("transformers:bert, one-tower", "can be of either modality"),
+        ("transformers:org/model, one-tower", "can be of either modality"),
+        ("transformers:swin, one-tower, random encoder", "the base of a one-tower model: its windows"),
+        ("transformers:resnet, one-tower, random encoder", "the base of a one-tower model: its convolutions"),
+        ("transformers:t5, one-tower, random encoder", "the base of a one-tower model: it runs as a whole"),
+        ('transformers:swin, one-tower(modality="text")', "'swin' is a vision encoder.*such as 'bert-base'"),
+        ("transformers:bert + transformers:vit", "'bert' is a text encoder.*such as 'vit-base'"),
+        ('vit-base, one-tower(modality="text")', "'vit-base' encodes images, and modality='text' says something else"),
+        ('bert-base, one-tower(modality="vision")', "'bert-base' encodes text, and modality='vision' says something"),
+        ("bert-base, one-tower(image_size=224, patch_size=300)", "use image_size=224, patch_size=112"),
+        ("vit-base(image_size=224, patch_size=300) + bert-base", "Use image_size=224, patch_size=112"),
         ("vit-base, one-tower, frozen encoder[:99]", "has 12 layers"),
         ("vit-base, one-tower, frozen vision", "is no part of this one-tower model"),
         ("vit-base, one-tower(image_size=64)", "is for new vision embeddings"),
@@ -366,3 +375,30 @@ def test_a_library_model_is_the_base_by_the_modality_that_can_be_one() -> None:
         resolve("open-clip:RN50, one-tower, random encoder")
     with pytest.raises(SpecError, match="'open-clip:ViT-B-32' has no pretrained weights; say 'random encoder'"):
         resolve("open-clip:ViT-B-32, one-tower")
+
+
+@pytest.mark.parametrize(
+    ("line", "modality"),
+    [
+        ("transformers:bert, one-tower, random encoder", "text"),
+        ("transformers:beit, one-tower, random encoder", "vision"),
+        ("transformers:vit(patch_size=8), one-tower, random encoder", "vision"),
+        ("transformers:clip, one-tower, random encoder", "vision"),
+        ("transformers:org/model(patch_size=8), one-tower", "vision"),
+        ("transformers:org/model(max_tokens=8), one-tower", "text"),
+    ],
+)
+def test_a_name_that_stands_for_both_modalities_is_told_by_its_type_or_its_options(line: str, modality: str) -> None:
+    plan = resolve(line)
+    assert isinstance(plan, OneTowerPlan)
+    assert plan.spec.modality == plan.base.entry.modality == modality
+
+
+@pytest.mark.parametrize("fusion", ["text-cross-attention", "q-former"])
+@pytest.mark.parametrize("blocks", ["shared", "inherited"])
+@pytest.mark.parametrize("text", ["transformers:t5", "transformers:distilbert", "open-clip:ViT-B-32"])
+def test_blocks_of_a_text_tower_that_do_not_run_in_halves_are_refused(text: str, blocks: str, fusion: str) -> None:
+    with pytest.raises(
+        SpecError, match=f"'{text}' has none that run so.*such as 'bert-base', or leave out text_blocks"
+    ):
+        resolve(f'tiny-vit + {text}, {fusion}(layers=2, heads=2, text_blocks="{blocks}"), random both')

@@ -75,7 +75,9 @@ def describe_text(options: OpenClipTextOptions) -> Capabilities:
     pretrained = _pretrained(options, row)
     if row is not None:
         facts = text_facts(row, f"open-clip:{options.model}", layers=options.layers)
-        return replace(facts, pretrained=pretrained, positions="absolute", base=False, refused=TEXT_REFUSED)
+        return replace(
+            facts, pretrained=pretrained, positions="absolute", base=False, refused=TEXT_REFUSED, text_blocks=False
+        )
     return Capabilities(
         depth=UNKNOWN if options.layers is None else options.layers,
         layered=True,
@@ -86,6 +88,7 @@ def describe_text(options: OpenClipTextOptions) -> Capabilities:
         positions="absolute",
         base=False,
         refused=TEXT_REFUSED,
+        text_blocks=False,
     )
 
 

@@ -60,6 +60,11 @@ class OpenClipVision(nn.Module):
         """The modules after the last block; with a view of the projection, if it is kept."""
         return self._kind.final(self.visual)
 
+    @property
+    def resized(self) -> tuple[str, ...]:
+        """The names of the tensors that were fitted to another image size when the weights were read."""
+        return tuple(self._facts.get("resized", ()))
+
     def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
         """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
 

@@ -35,6 +35,7 @@ from renaissance.builtin.open_clip_library import (
 )
 from renaissance.builtin.open_clip_towers import JointOpenClipVision, OpenClipVision
 from renaissance.builtin.timm_blocks import let_others_join
+from renaissance.builtin.vision_base import resized_facts, shapes
 from renaissance.errors import ModelFileError, RenaissanceError, SpecError
 from renaissance.toolkit.building import build_empty, drop_parts, unused_parts
 from renaissance.toolkit.images import ImageProcessor
@@ -62,7 +63,9 @@ def build(options: OpenClipVisionOptions, *, weights: Weights, saved: SavedBackb
             f"open-clip:{options.model}: pretrained weights fit no overrides. Drop these, or add 'random vision'."
         )
     config = chosen_config(options.model, options.revision, "vision", options.overrides)
+    before = {}
     if options.image_size is not None:
+        before = _shapes_of_weights(config, options) if weights == "pretrained" else {}
         config["vision_cfg"]["image_size"] = options.image_size
     state = None
     if weights == "pretrained":
@@ -73,7 +76,7 @@ def build(options: OpenClipVisionOptions, *, weights: Weights, saved: SavedBackb
         if state is not None:
             visual.load_state_dict(state, strict=True)
         _cut(visual, options)
-        facts = _measure(visual, processor, options, config)
+        facts = _measure(visual, processor, options, config) | resized_facts(before, visual, "visual")
     except RenaissanceError:
         raise
     except Exception as error:  # open_clip checks little: a wrong option may fail anywhere in its code
@@ -114,6 +117,12 @@ def _created(config: Mapping[str, Any], processor: ImageProcessor) -> Any:
     if hasattr(visual, "set_input_size"):  # open_clip builds timm towers at timm's size
         visual.set_input_size(processor.image_size)
     return visual
+
+
+def _shapes_of_weights(config: Mapping[str, Any], options: OpenClipVisionOptions) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the published tensors: those of a tower at its own image size."""
+    processor = _processor(options, config["vision_cfg"].get("image_size", 224))
+    return shapes(build_empty(lambda: _created(config, processor)))
 
 
 def _processor(options: OpenClipVisionOptions, image_size: int | Sequence[int]) -> ImageProcessor:

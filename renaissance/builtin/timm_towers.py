@@ -61,6 +61,11 @@ class TimmVision(nn.Module):
         self._facts = dict(facts)
 
     @property
+    def resized(self) -> tuple[str, ...]:
+        """The names of the tensors that were fitted to another image size when the weights were read."""
+        return tuple(self._facts.get("resized", ()))
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         """None: its stages differ."""
         return ()

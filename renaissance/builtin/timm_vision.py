@@ -27,6 +27,7 @@ from renaissance.builtin.timm_library import (
 from renaissance.builtin.timm_towers import LayeredTimmVision, TimmVision
 from renaissance.builtin.timm_towers import row_major as row_major  # open_clip has timm models inside
 from renaissance.builtin.timm_towers import vit_embeddings as vit_embeddings
+from renaissance.builtin.vision_base import resized_facts, shapes
 from renaissance.errors import ModelFileError, RenaissanceError, SpecError
 from renaissance.toolkit.building import build_empty, drop_parts, unused_parts
 from renaissance.toolkit.images import ImageProcessor
@@ -53,6 +54,9 @@ def build(options: TimmOptions, *, weights: Weights, saved: SavedBackbone | None
     _cut(model, options.layers, name)
     processor = image_processor(model, options.image_size)
     facts = _measure(model, processor, name, options)
+    if weights == "pretrained" and options.image_size is not None:
+        before = shapes(build_empty(lambda: create_random(name, options, None)))
+        facts |= resized_facts(before, model, "model")
     revision = pretrained_commit(model, options.revision) if weights == "pretrained" else None
     return _tower(model, processor, facts, revision)
 

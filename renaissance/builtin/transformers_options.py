@@ -14,9 +14,17 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue, create_model
 
-from renaissance.api import UNKNOWN, Capabilities, Options
-from renaissance.builtin.transformers_text_positions import NO_BASES, TEXT_POSITIONS
-from renaissance.errors import SpecError
+from renaissance.api import UNKNOWN, Capabilities, Options, Unknown
+from renaissance.builtin.transformers_text_positions import (
+    AS_A_WHOLE,
+    HALVED,
+    NO_BASES,
+    TEXT_POSITIONS,
+    TEXT_TOWERS,
+    WHOLE_TYPES,
+)
+from renaissance.builtin.transformers_vision_types import VISION_TYPES
+from renaissance.errors import SpecError, UnknownComponentError
 
 SHIPPED_TOKENIZER = "renaissance"
 SHIPPED_VOCABULARY = 4096
@@ -168,10 +176,11 @@ def check(options: Any) -> None:
 
 def _check_patches(name: str, image_size: int, patch_size: int) -> None:
     if image_size % patch_size:
-        fitting = nearest_multiple(image_size, patch_size)
-        raise SpecError(
-            f"{name}: image_size={image_size} is no multiple of patch_size={patch_size}. Use image_size={fitting}."
-        )
+        fitting = f"image_size={nearest_multiple(image_size, patch_size)}"
+        if patch_size > image_size:  # an image of one patch is no choice that anyone looks for
+            largest = max(side for side in range(1, image_size) if image_size % side == 0)
+            fitting = f"image_size={image_size}, patch_size={largest}"
+        raise SpecError(f"{name}: image_size={image_size} is no multiple of patch_size={patch_size}. Use {fitting}.")
 
 
 def _check_swin(options: SwinOptions) -> None:
@@ -210,26 +219,52 @@ def describe_text(options: TextOptions) -> Capabilities:
 
     Raises:
         SpecError: the options do not fit each other.
+        UnknownComponentError: it is a type of vision encoder.
     """
-    check(options)
     known = options.published
     model_type = model_type_of(options)
+    _check_reads_words(model_type)
+    check(options)
+    model_type = TEXT_TOWERS.get(model_type, model_type)
+    layered = True if model_type in TEXT_POSITIONS else False if model_type in WHOLE_TYPES else UNKNOWN
     vocabulary = SHIPPED_VOCABULARY if options.tokenizer == SHIPPED_TOKENIZER else UNKNOWN
     if known and options.tokenizer is None:
         vocabulary = known.vocabulary or UNKNOWN
     return Capabilities(
         width=options.width or UNKNOWN,
         depth=options.layers or UNKNOWN,
-        layered=True if known else UNKNOWN,
+        layered=layered,
         class_token=options.pooling == "first" if options.pooling else UNKNOWN,
         max_tokens=options.max_tokens or UNKNOWN,
         vocabulary=vocabulary,
         pretrained=known.model is not None if known else UNKNOWN,
         trained_on=known.trained_on if known else UNKNOWN,
         positions=TEXT_POSITIONS.get(model_type, UNKNOWN),
-        base=model_type not in NO_BASES if model_type in TEXT_POSITIONS else UNKNOWN,
-        refused=NO_BASES.get(model_type, ""),
+        base=layered if model_type not in NO_BASES else False,
+        refused=AS_A_WHOLE if layered is False else NO_BASES.get(model_type, ""),
+        text_blocks=UNKNOWN if isinstance(layered, Unknown) else model_type in HALVED,
     )
+
+
+def _check_reads_words(model_type: str) -> None:
+    if model_type in VISION_TYPES and model_type not in TEXT_TOWERS:
+        raise UnknownComponentError(
+            f"The model type '{model_type}' is a vision encoder, and it is named as one of texts. Use a text encoder "
+            "there, such as 'bert-base'; in a two-tower model the vision backbone comes first."
+        )
+
+
+def check_sees_images(model_type: str) -> None:
+    """Refuse a model type that is known to encode texts.
+
+    Raises:
+        UnknownComponentError: it does.
+    """
+    if model_type in TEXT_POSITIONS or model_type in WHOLE_TYPES:
+        raise UnknownComponentError(
+            f"The model type '{model_type}' is a text encoder, and it is named as one of images. Use a vision encoder "
+            "there, such as 'vit-base'; in a two-tower model the text backbone comes second."
+        )
 
 
 def model_type_of(options: TextOptions | VisionOptions) -> str:

@@ -14,7 +14,7 @@ class Family:
     """Where a model type keeps its parts.
 
     body: the module that runs the blocks, given (hidden_states, attention_mask); empty where the model itself does.
-    pair: its blocks return (hidden state, attention). halves: its blocks are BERT's: post-norm attention, then an MLP.
+    pair: its blocks return (hidden state, attention).
     start: "recorded": the library's forward begins; "causal": tokens attend only to those before them; "padded": texts
     are padded to the longest that the model takes, and it sees the padding. pooling: what stands for the whole text.
     """
@@ -24,21 +24,20 @@ class Family:
     embeddings: tuple[str, ...] = ("embeddings",)
     final: tuple[str, ...] = ()
     pair: bool = False
-    halves: bool = False
     start: Literal["recorded", "causal", "padded"] = "recorded"
     pooling: Pooling = "first"
 
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(halves=True),
-    "roberta": Family(halves=True),
-    "xlm-roberta": Family(halves=True),
-    "camembert": Family(halves=True),
-    "electra": Family(embeddings=("embeddings", "embeddings_project"), halves=True),
-    "bert-generation": Family(halves=True),
-    "data2vec-text": Family(halves=True),
-    "ernie": Family(halves=True),
-    "roc_bert": Family(halves=True),
+    "bert": Family(),
+    "roberta": Family(),
+    "xlm-roberta": Family(),
+    "camembert": Family(),
+    "electra": Family(embeddings=("embeddings", "embeddings_project")),
+    "bert-generation": Family(),
+    "data2vec-text": Family(),
+    "ernie": Family(),
+    "roc_bert": Family(),
     "roberta-prelayernorm": Family(final=("LayerNorm",)),
     "deberta-v2": Family(embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm"), pair=True),
     "modernbert": Family(blocks="layers", body="", final=("final_norm",)),

@@ -1,4 +1,4 @@
-"""How the text encoders of `transformers` whose blocks we know tell their tokens apart. Imports no torch."""
+"""What is known of the types of `transformers` text encoders without torch and without the library."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from renaissance.api import Positions
 
+# how those whose blocks we know tell their tokens apart
 TEXT_POSITIONS: Mapping[str, Positions] = {
     "bert": "absolute",
     "roberta": "absolute",
@@ -35,4 +36,72 @@ NO_BASES: Mapping[str, str] = {
     "metaclip_2_text_model": CAUSAL,
     "siglip_text_model": PADDED,
     "siglip2_text_model": PADDED,
+}
+# whose blocks are BERT's: post-norm attention, then an MLP, so that cross attention can stand between the two
+HALVED = frozenset(
+    {
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "electra",
+        "bert-generation",
+        "data2vec-text",
+        "ernie",
+        "roc_bert",
+    }
+)
+# those that run as a whole, as the library runs them
+AS_A_WHOLE = "it runs as a whole, as the library runs it: of its type the blocks are not known"
+WHOLE_TYPES = frozenset(
+    {
+        "albert",
+        "bart",
+        "big_bird",
+        "chinese_clip_text_model",
+        "clap_text_model",
+        "convbert",
+        "deberta",
+        "eurobert",
+        "flaubert",
+        "fnet",
+        "funnel",
+        "gte",
+        "ibert",
+        "jina_embeddings_v3",
+        "layoutlm",
+        "lilt",
+        "longformer",
+        "luke",
+        "m2m_100",
+        "marian",
+        "mbart",
+        "megatron-bert",
+        "mobilebert",
+        "mt5",
+        "nomic_bert",
+        "nystromformer",
+        "pegasus",
+        "rembert",
+        "roformer",
+        "splinter",
+        "squeezebert",
+        "t5",
+        "tapas",
+        "tipsv2_text_model",
+        "umt5",
+        "xlm",
+        "xlm-roberta-xl",
+        "xlnet",
+        "xmod",
+        "yoso",
+    }
+)
+# model types that hold an encoder of each modality, and the type of that of text
+TEXT_TOWERS: Mapping[str, str] = {
+    "clip": "clip_text_model",
+    "siglip": "siglip_text_model",
+    "siglip2": "siglip2_text_model",
+    "metaclip_2": "metaclip_2_text_model",
+    "chinese_clip": "chinese_clip_text_model",
 }

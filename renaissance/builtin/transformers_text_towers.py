@@ -25,9 +25,9 @@ from renaissance.builtin.transformers_joint import (
 )
 from renaissance.builtin.transformers_options import Pooling
 from renaissance.builtin.transformers_sizes import config_values
-from renaissance.builtin.transformers_text_families import FAMILIES, Family
+from renaissance.builtin.transformers_text_families import Family
 from renaissance.builtin.transformers_text_length import lengthen, position_tables
-from renaissance.builtin.transformers_text_positions import TEXT_POSITIONS
+from renaissance.builtin.transformers_text_positions import HALVED, TEXT_POSITIONS
 from renaissance.errors import SpecError
 from renaissance.toolkit.layered import LayerState, fold, modules_at, run_block, take_blocks
 from renaissance.toolkit.pooling import masked_mean
@@ -132,11 +132,11 @@ class LayeredText(nn.Module):
         Raises:
             SpecError: the blocks of this model type are not BERT's.
         """
-        if not self.family.halves:
-            halved = ", ".join(name for name, family in sorted(FAMILIES.items()) if family.halves)
+        if self._model_type not in HALVED:
             raise SpecError(
                 f"A fusion head cannot run the blocks of the model type {self._model_type!r}: they are not an "
-                f"attention and an MLP that each end with a norm. Use a text tower of one of these types: {halved}."
+                f"attention and an MLP that each end with a norm. Use a text tower of one of these types: "
+                f"{', '.join(sorted(HALVED))}."
             )
         return tuple(HalvedBlock(block, self.model.config) for block in self.blocks)
 

@@ -38,6 +38,7 @@ from renaissance.builtin.transformers_vision_towers import (
 )
 from renaissance.builtin.transformers_vision_types import VISION_TYPES
 from renaissance.builtin.transformers_vision_whole import WholeVision, measured
+from renaissance.builtin.vision_base import shapes
 from renaissance.errors import SpecError, UnknownComponentError
 from renaissance.toolkit.building import drop_parts
 from renaissance.toolkit.images import ImageProcessor
@@ -70,6 +71,7 @@ def _restored(saved: SavedBackbone) -> Backbone:
         drop_parts(model, facts["unused"])
         return WholeVision(model, processor, saved.config)
     tower = _layered(model, config, processor, saved.config["revision"], pooler)
+    tower.config = {**tower.config, **{key: saved.config[key] for key in ("resized",) if key in saved.config}}
     if saved.config.get("embeddings_only", False):
         tower.keep_embeddings()
     return tower
@@ -111,10 +113,16 @@ def _pretrained(options: VisionOptions | SwinOptions, source: Source) -> Backbon
     model = load_model(source, model_class(source.name, config), config, may_miss=("pooler.layernorm",), **arguments)
     size = _square(source, processor)
     check_grid(source.name, config, size)
+    before = shapes(model)
     if config.model_type in FAMILIES and size != vision_sizes(config)["image_size"]:
         config = with_sizes(config, {"image_size": size})
         model = resized_positions(without_mask_token(model), empty_model(config, _pooler(options)))
-    return _tower(source.name, model, config, processor, source.revision, _pooler(options))
+    resized = {id(parameter) for name, parameter in model.named_parameters() if parameter.shape != before[name]}
+    tower = _tower(source.name, model, config, processor, source.revision, _pooler(options))
+    names = [name for name, parameter in tower.named_parameters() if id(parameter) in resized]
+    if names:
+        tower.config = {**tower.config, "resized": names}
+    return tower
 
 
 def _given(options: VisionOptions | SwinOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from renaissance.builtin.transformers_options import (
     SwinOptions,
     VisionOptions,
     check,
+    check_sees_images,
     model_type_of,
     nearest_multiple,
 )
@@ -21,10 +22,11 @@ def describe_vision(options: VisionOptions) -> Capabilities:
 
     Raises:
         SpecError: the options do not fit each other.
+        UnknownComponentError: it is a type of text encoder.
     """
+    model_type = model_type_of(options)
+    check_sees_images(model_type)
     check(options)
-    known = options.published
-    model_type = known.model_type if known else model_type_of(options)
     if (kind := VISION_TYPES.get(model_type)) is not None:
         return _describe_type(kind, options, model_type)
     return Capabilities(

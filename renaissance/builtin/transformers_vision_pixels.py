@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from renaissance.api import VisionInput
 from renaissance.errors import SpecError
 from renaissance.toolkit.images import ImageProcessor
 
 
-def normalised(inputs: VisionInput, processor: ImageProcessor) -> Tensor:
-    """Return float pixels [V, 3, H, W].
+def normalised(inputs: VisionInput, processor: ImageProcessor, model: nn.Module) -> Tensor:
+    """Return pixels [V, 3, H, W] in the precision of the model's weights.
 
     Raises:
         SpecError: the pixels have another size than `processor.image_size`, or patches are masked or padded.
@@ -23,4 +23,4 @@ def normalised(inputs: VisionInput, processor: ImageProcessor) -> Tensor:
         )
     if inputs.mask is not None or inputs.masked_patches is not None:
         raise SpecError("This backbone takes neither padded images nor masked patches. Leave both masks out.")
-    return processor.normalise(inputs.pixels)
+    return processor.normalise(inputs.pixels).to(next(model.parameters()).dtype)

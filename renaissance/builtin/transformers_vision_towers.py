@@ -86,6 +86,11 @@ class LayeredVision(nn.Module):
         self.config = config
         self.revision: str | None = config["revision"]
 
+    @property
+    def resized(self) -> tuple[str, ...]:
+        """The names of the tensors that were fitted to another image size when the weights were read."""
+        return tuple(self.config.get("resized", ()))
+
     def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
         """Encode pixels [V, 3, H, W]; return tokens [V, N, D].
 
@@ -96,7 +101,7 @@ class LayeredVision(nn.Module):
 
     def embed(self, inputs: VisionInput) -> LayerState:
         """Return the state before the first block."""
-        hidden, calls = self._record(normalised(inputs, self.processor))
+        hidden, calls = self._record(normalised(inputs, self.processor, self.model))
         return LayerState(hidden, all_real(hidden), calls)
 
     def _record(self, pixels: Tensor) -> tuple[Tensor, tuple[Call, ...]]:
@@ -105,7 +110,7 @@ class LayeredVision(nn.Module):
 
     def embedded(self, inputs: VisionInput) -> Features:
         """Return the tokens [V, N, D] before the first block, all of them real."""
-        hidden, _ = self._record(normalised(inputs, self.processor))
+        hidden, _ = self._record(normalised(inputs, self.processor, self.model))
         return Features(hidden, all_real(hidden))
 
     def join(self, own: Features | None, other: Features | None) -> LayerState:

@@ -54,7 +54,7 @@ class WholeVision(nn.Module):
             SpecError: the pixels have another size than `processor.image_size`, or layers are asked for.
         """
         refuse_layers(layers)
-        tokens = tokens_of(self.model, normalised(inputs, self.processor))
+        tokens = tokens_of(self.model, normalised(inputs, self.processor, self.model))
         return Features(tokens, all_real(tokens), tokens[:, 0] if self.class_token else tokens.mean(1))
 
     def save(self, folder: Path) -> Mapping[str, Any]:

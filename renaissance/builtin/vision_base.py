@@ -61,6 +61,16 @@ def changed_shapes(before: dict[str, tuple[int, ...]], module: nn.Module) -> tup
     return tuple(name for name, shape in shapes(module).items() if before.get(name) != shape)
 
 
+def resized_facts(before: dict[str, tuple[int, ...]], model: nn.Module, place: str) -> dict[str, list[str]]:
+    """Return, under `resized`, the names of the parameters of `model` at `place` whose shape is not that of `before`.
+
+    There is no such key where all are as they were.
+    """
+    parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    names = [f"{place}.{name}" for name, shape in parameters.items() if before.get(name, shape) != shape]
+    return {"resized": names} if names else {}
+
+
 def check_side(name: str, size: int, step: int) -> None:
     """Check that tokens of `step` pixels a side fill an image of `size`.
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from renaissance.assemble import Assembly
 from renaissance.cost.counting import Flops, measured, reads_layers, runs_of
-from renaissance.cost.shapes import PRESETS, assemble_without_weights, masked_tokens, synthetic_batch
+from renaissance.cost.shapes import PRESETS, assemble_without_weights, masked_tokens, synthetic_batch, without_pixels
 from renaissance.registry import Registry
 from renaissance.resolve import TaskUses, resolve
 from renaissance.training.train_step import TrainStep
@@ -80,7 +80,7 @@ def cost(
     line = PRESETS.get(spec, spec) if isinstance(spec, str) else spec
     plan = resolve(line, _all_masked(tasks), registry=registry)
     assembly = assemble_without_weights(plan).train()
-    given = synthetic_batch(assembly, batch, text_tokens, masked)
+    given = without_pixels(synthetic_batch(assembly, batch, text_tokens, masked), assembly)
     step = TrainStep(assembly, {name: 1.0 for name, task in plan.tasks.items() if task.entry.trains})
     parameters = counted(assembly)
     flops, activations = measured(step, given, () if reads_layers(plan) else tuple(runs_of(assembly.encoder)))

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from renaissance.api import Batch, TextInput, TokenizerFacts, VisionInput
 from renaissance.assemble import Assembly, assemble
@@ -219,6 +219,14 @@ def synthetic_batch(assembly: Assembly, batch: int, text_tokens: int, masked: in
         caption_keys=keys.unsqueeze(1),
         text_keys=keys,
     )
+
+
+def without_pixels(batch: Batch, assembly: Assembly) -> Batch:
+    """Return a batch whose images have no values, as the parameters of the assembly; many of them would fill memory."""
+    mode = next((p.fake_mode for p in assembly.parameters() if isinstance(p, FakeTensor)), None)
+    if batch.images is None or mode is None:
+        return batch
+    return replace(batch, images=replace(batch.images, pixels=mode.from_tensor(batch.images.pixels)))
 
 
 def _texts(facts: TokenizerFacts, batch: int, length: int, words: int) -> TextInput:

@@ -66,3 +66,25 @@ def read_config(checkpoint: Checkpoint, model_type: str, only: Mapping[str, Sequ
             can = " or ".join(map(str, values))
             raise ModelFileError(f"{path}: {name} is '{shown(value)}', and only {can} can be imported.")
     return config
+
+
+def check_sizes(checkpoint: Checkpoint, found: Mapping[str, int]) -> None:
+    """Refuse a config.json beside the checkpoint that gives another size than its tensors have.
+
+    found: sizes of the tensors, by the name of the value: "vocab_size", or "text_config.vocab_size" of a section. What
+    the file does not say is the library's default, which says nothing of the tensors.
+
+    Raises:
+        ModelFileError: naming the value, and both sizes.
+    """
+    path = folder_of(checkpoint) / CONFIG_FILE
+    config = read_json(path)
+    for name, size in found.items():
+        section, dot, key = name.rpartition(".")
+        where = config.get(section) if dot else config
+        declared = where.get(key) if isinstance(where, dict) else None
+        if isinstance(declared, int) and declared != size:
+            raise ModelFileError(
+                f"{path} says that {name} is {declared}, and by the tensors it is {size}: they do not belong together. "
+                "Get both from one place, or take the file away."
+            )

@@ -5,6 +5,7 @@ Its ViT is timm's, in other words; its text encoder is a BERT without token type
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,14 @@ from renaissance.assemble import Assembly
 from renaissance.builtin.transformers_loading import preprocessing_from
 from renaissance.builtin.transformers_quiet import quiet
 from renaissance.errors import ModelFileError
-from renaissance.importing.beside import CONFIG_FILE, PREPROCESSOR_FILE, folder_of, read_config, read_json
+from renaissance.importing.beside import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILE,
+    check_sizes,
+    folder_of,
+    read_config,
+    read_json,
+)
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import FusedTextOptions
 from renaissance.importing.text_cross import (
@@ -77,7 +85,9 @@ def convert(checkpoint: Checkpoint, options: FusedTextOptions, registry: Registr
     config = described(checkpoint)
     layers = count(checkpoint, PREFIX + "encoder.layer.{}.output.dense.weight")
     text = Text(PREFIX, layers, layers, "shared", 0.0 if config is None else config.text_config.hidden_dropout_prob)
-    assembly = build(checkpoint, text, _towers(checkpoint, text, options, config), ("itm", "itc"), registry)
+    towers = _towers(checkpoint, text, options, config)
+    check_sizes(checkpoint, _sizes(checkpoint, *towers))
+    assembly = build(checkpoint, text, towers, ("itm", "itc"), registry)
     encoder: Any = assembly.encoder
     encoder.vision.processor = _preprocessing(checkpoint, encoder.vision.processor)
     target = Target(assembly)
@@ -123,6 +133,25 @@ def _towers(
     vision["overrides"] |= changes
     words = text_options(checkpoint, text, text_heads, chosen_tokenizer(checkpoint, options))
     return {"name": name, "options": vision}, {"name": "transformers:bert", "options": words}
+
+
+def _sizes(checkpoint: Checkpoint, vision: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of the tensors, by the names that they have in the config."""
+    image, words = vision["options"], text["options"]
+    cut = image["overrides"]
+    return {
+        "image_text_hidden_size": checkpoint.shape("vision_proj.weight", 2)[0],
+        "vision_config.hidden_size": cut["embed_dim"],
+        "vision_config.num_hidden_layers": cut["depth"],
+        "vision_config.intermediate_size": round(cut["mlp_ratio"] * cut["embed_dim"]),
+        "vision_config.patch_size": cut["patch_size"],
+        "vision_config.image_size": image["image_size"],
+        "text_config.vocab_size": checkpoint.shape(f"{PREFIX}embeddings.word_embeddings.weight", 2)[0],
+        "text_config.hidden_size": words["width"],
+        "text_config.num_hidden_layers": words["layers"],
+        "text_config.intermediate_size": words["mlp_width"],
+        "text_config.max_position_embeddings": words["max_tokens"],
+    }
 
 
 def _preprocessing(checkpoint: Checkpoint, published: Any) -> Any:

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from renaissance.importing.beside import PREPROCESSOR_FILE, folder_of, own_tokenizer, read_config, read_json
+from renaissance.importing.beside import (
+    PREPROCESSOR_FILE,
+    check_sizes,
+    folder_of,
+    own_tokenizer,
+    read_config,
+    read_json,
+)
 from renaissance.importing.checkpoint import Checkpoint
 from renaissance.importing.importers import BridgeTowerOptions
 
@@ -75,15 +82,33 @@ def found_in(checkpoint: Checkpoint, options: BridgeTowerOptions) -> Found:
     heads = options.heads or text_config.get("num_attention_heads", HEADS)
     dropout = text_config.get("hidden_dropout_prob", DROPOUT)
     text = _text_options(checkpoint, prefix, padding if isinstance(padding, int) else PADDING)
+    vision = _vision_options(checkpoint, prefix, text["layers"], vision_config.get("image_size"))
+    check_sizes(checkpoint, _sizes(checkpoint, prefix, vision, text))
     tokenizer = options.tokenizer or own_tokenizer(checkpoint)
     return Found(
         prefix=prefix,
-        vision=_vision_options(checkpoint, prefix, text["layers"], vision_config.get("image_size")),
+        vision=vision,
         text={**text, "heads": heads, "dropout": dropout, "tokenizer": tokenizer},
         fusion={**_fusion_options(checkpoint, prefix), "heads": heads, "dropout": dropout},
         images=_images(checkpoint),
         tied=bool(config.get("tie_word_embeddings", False)),
     )
+
+
+def _sizes(checkpoint: Checkpoint, prefix: str, vision: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of the tensors, by the names that they have in the config."""
+    embeddings, patch = f"{prefix}{TEXT}embeddings.", vision["overrides"]["patch_size"]
+    cells, _ = checkpoint.shape(f"{prefix}{VISUAL}embeddings.position_embedding.weight", 2)
+    return {
+        "vision_config.hidden_size": vision["overrides"]["width"],
+        "vision_config.patch_size": patch,
+        "vision_config.image_size": math.isqrt(cells - 1) * patch,
+        "text_config.vocab_size": checkpoint.shape(f"{embeddings}word_embeddings.weight", 2)[0],
+        "text_config.hidden_size": text["width"],
+        "text_config.num_hidden_layers": text["layers"],
+        "text_config.intermediate_size": text["mlp_width"],
+        "text_config.max_position_embeddings": checkpoint.shape(f"{embeddings}position_embeddings.weight", 2)[0],
+    }
 
 
 def _vision_options(checkpoint: Checkpoint, prefix: str, layers: int, image_size: object) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from renaissance.assemble import Assembly, assemble
 from renaissance.errors import ModelFileError, SpecError
-from renaissance.importing.beside import own_tokenizer, read_config
+from renaissance.importing.beside import check_sizes, own_tokenizer, read_config
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import ViltOptions
 from renaissance.registry import Registry
@@ -79,6 +79,7 @@ def convert(checkpoint: Checkpoint, options: ViltOptions, registry: Registry) ->
     tasks = _take_heads(checkpoint, renamed, options, config)
     _take_types(checkpoint, renamed, pair="nlvr2" in tasks)
     checkpoint.done()  # before the sizes: it says more
+    check_sizes(checkpoint, _sizes(checkpoint, renamed))
     spec = _spec(checkpoint, renamed, options, config)
     assembly = assemble(resolve(spec, tasks, registry=registry))
     target = Target(assembly)
@@ -127,6 +128,23 @@ def _spec(
         "base": {"name": "transformers:vit", "options": base},
         "donor": {"name": "bert-base", "options": donor},
         "rules": [{"action": "random", "part": {"name": name}} for name in ("encoder", "text")],
+    }
+
+
+def _sizes(checkpoint: Checkpoint, renamed: Renamed) -> dict[str, int]:
+    """Return the sizes of the tensors, by the names that they have in the config."""
+    width, _, _, patch = _shape(checkpoint, renamed, PATCHES, 4)
+    tables = {"vocab_size": "word", "max_position_embeddings": "position", "type_vocab_size": "token_type"}
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": sum(name.endswith("layernorm_before.weight") for name in renamed),
+        "intermediate_size": _shape(checkpoint, renamed, f"{BLOCKS}0.mlp.fc1.weight", 2)[0],
+        "patch_size": patch,
+        "image_size": patch * _side(checkpoint, renamed),
+        **{
+            name: _shape(checkpoint, renamed, f"{WORDS}{table}_embeddings.weight", 2)[0]
+            for name, table in tables.items()
+        },
     }
 
 

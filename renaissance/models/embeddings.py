@@ -52,7 +52,8 @@ class NewPatches(nn.Module):
             raise SpecError(f"These patch embeddings take images of {self.processor.image_size} pixels, all real.")
         if inputs.masked_patches is not None:
             raise SpecError("These patch embeddings take no masked patches. Leave the mask out.")
-        grid = self.patches(self.processor.normalise(inputs.pixels)).flatten(2).transpose(1, 2)  # [V, N - 1, D]
+        pixels = self.processor.normalise(inputs.pixels).to(self.patches.weight.dtype)
+        grid = self.patches(pixels).flatten(2).transpose(1, 2)  # [V, N - 1, D]
         tokens = torch.cat((self.first.expand(len(grid), -1, -1), grid), dim=1) + self.table
         return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 

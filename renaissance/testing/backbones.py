@@ -6,6 +6,7 @@ pixels, R and C rows and columns of the token grid.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Callable
@@ -29,8 +30,8 @@ from renaissance.api import (
 )
 from renaissance.errors import CapabilityError, SpecError
 from renaissance.testing.grids import check_grid_order
-from renaissance.testing.subjects import ConformanceError as ConformanceError
 from renaissance.testing.subjects import (
+    TOLERANCE,
     Subject,
     check_close,
     check_equal,
@@ -40,6 +41,12 @@ from renaissance.testing.subjects import (
     seeded,
     token_grid,
 )
+from renaissance.testing.subjects import ConformanceError as ConformanceError
+
+# of a net whose every product is rounded to 8 bits; a wrong path, or a wrong input, is off by about 1. Batch norms
+# divide by the small variances of random weights, which makes small differences large.
+BF16_TOLERANCE, BF16_TOLERANCE_OF_BATCH_NORMS = 0.1, 0.5
+NO_KERNEL = ("not implemented for 'BFloat16'", "Unsupported dtype BFloat16")
 
 
 def check_backbone(
@@ -87,7 +94,7 @@ def _built_facts(subject: Subject, features: Features) -> dict[str, Any]:
     if hasattr(backbone, "positions"):
         found["positions"] = backbone.positions
     if subject.modality == "text":
-        return {**found, "max_tokens": backbone.processor.facts.max_tokens}
+        return {**found, "max_tokens": backbone.processor.facts.max_tokens, "text_blocks": _halves(backbone)}
     height, width = backbone.processor.image_size
     if _pooled_tokens(backbone):
         return found | ({"image_size": height} if height == width else {})
@@ -96,6 +103,14 @@ def _built_facts(subject: Subject, features: Features) -> dict[str, Any]:
         raise failure("width and depth", f"{features.tokens.shape[1]} tokens", f"a class token and {rows} x {columns}")
     found |= {"grid": (rows, columns), "patch_size": height // rows}
     return found | ({"image_size": height} if height == width else {})
+
+
+def _halves(backbone: Any) -> bool:
+    """Whether fusion heads can run the blocks of a text backbone in halves."""
+    try:
+        return hasattr(backbone, "text_blocks") and len(backbone.text_blocks()) > 0
+    except SpecError:
+        return False
 
 
 def _pooled_tokens(backbone: Any) -> bool:
@@ -187,8 +202,36 @@ def _layers(subject: Subject) -> bool:
     return True
 
 
+@torch.no_grad()
+def _bf16(subject: Subject) -> bool:
+    """With all weights in bfloat16, tokens differ by at most 0.1 of their RMS in float32 (0.5 with batch norms)."""
+    inputs = subject.inputs()
+    norms = any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) for module in subject.backbone.modules())
+    most = BF16_TOLERANCE_OF_BATCH_NORMS if norms else BF16_TOLERANCE
+    half = copy.deepcopy(subject.backbone).to(torch.bfloat16)
+    try:
+        seen: Features = half(inputs)
+    except (NotImplementedError, RuntimeError) as error:
+        if any(sign in str(error) for sign in NO_KERNEL):  # torch has none, whoever calls it
+            return False
+        raise failure("bf16", str(error).splitlines()[0], "a run with weights in bfloat16") from None
+    expected: Features = subject.backbone(inputs)
+    check_equal("bf16", "mask", seen.mask.tolist(), expected.mask.tolist())
+    check_equal("bf16", "precision of the tokens", seen.tokens.dtype, torch.bfloat16)
+    wanted = expected.tokens[expected.mask]
+    apart = float((seen.tokens[seen.mask].float() - wanted).norm() / wanted.norm())
+    if not apart <= most:
+        raise failure("bf16", f"a difference of {apart:.3f} of the tokens' RMS", f"at most {most}")
+    return True
+
+
 def _gradients(subject: Subject) -> bool:
-    """In training, each parameter gets a finite gradient from the tokens and the pooled vector."""
+    """In training, each parameter gets a finite gradient from the outputs, and no weight matrix one of zeros alone.
+
+    Vectors [D] or [D, 1] may get zeros: a key's bias cancels in a softmax, and so does what gives one number to one.
+    A matrix may where the outputs are flat in it though they depend on it: where only its sign is read, or a table's
+    row for padding alone.
+    """
     backbone = subject.backbone
     backbone.train()
     try:
@@ -205,7 +248,38 @@ def _gradients(subject: Subject) -> bool:
     check_equal("gradients", "parameters that the outputs do not depend on", without, [])
     broken = [name for name, gradient in gradients.items() if gradient is not None and not gradient.isfinite().all()]
     check_equal("gradients", "gradients that are not finite", broken, [])
+    zero = [name for name, g in gradients.items() if g is not None and g.squeeze().dim() > 1 and not g.any()]
+    cut = [name for name in zero if not _flat(subject, name)]
+    check_equal("gradients", "weight matrices whose gradient is zero", cut, [])
     return True
+
+
+@torch.no_grad()
+def _flat(subject: Subject, name: str) -> bool:
+    """Return whether the outputs depend on a parameter, and yet stay when it changes by a thousandth."""
+    backbone, inputs = subject.backbone, subject.inputs()
+    parameter = backbone.get_parameter(name)
+    owner = backbone.get_submodule(name.rpartition(".")[0])
+    kept, plain = parameter.clone(), backbone(inputs)
+    with seeded(4):
+        noise = torch.randn_like(kept) * kept.abs().mean().clamp(min=1e-3)
+    near = 1e-3 * noise
+    if isinstance(owner, nn.Embedding) and owner.padding_idx is not None:
+        near[owner.padding_idx] = 0  # torch gives this row no gradient
+    moved = []
+    for change in (near, noise):
+        parameter.copy_(kept + change)
+        moved.append(_moved(backbone(inputs), plain))
+    parameter.copy_(kept)
+    return moved == [False, True]
+
+
+def _moved(seen: Features, plain: Features) -> bool:
+    """Return whether real tokens or the pooled vector differ by more than rounding."""
+    pairs = [(seen.tokens[seen.mask], plain.tokens[plain.mask])]
+    if seen.pooled is not None and plain.pooled is not None:
+        pairs.append((seen.pooled, plain.pooled))
+    return any(float((a - b).abs().max() / b.abs().max().clamp(min=1)) > TOLERANCE for a, b in pairs)
 
 
 @torch.no_grad()
@@ -236,6 +310,7 @@ CHECKS: dict[str, Callable[[Subject], bool]] = {
     "batch": _batch,
     "eval": _eval,
     "layers": _layers,
+    "bf16": _bf16,
     "gradients": _gradients,
     "round trip": _round_trip,
 }

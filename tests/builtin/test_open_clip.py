@@ -345,6 +345,11 @@ def test_pretrained_towers_are_those_of_the_whole_model(
     context = config["text_cfg"].get("context_length", 77)
     plain = whole.encode_text(open_clip.tokenize(CAPTIONS, context), normalize=False)
     torch.testing.assert_close(read, plain, atol=1e-5, rtol=1e-5)
+    chosen = OpenClipVisionOptions(model=model, revision=tag, image_size=64)
+    larger = open_clip_vision.build(chosen, weights="pretrained")
+    restored = open_clip_vision.build(chosen, weights="none", saved=SavedBackbone(larger.save(tmp_path), tmp_path))
+    assert tower.resized == ()
+    assert larger.resized == restored.resized == ("visual.positional_embedding",)
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,19 @@ def test_wrong_options_are_typed_errors(wrong: dict[str, Any], error: type[Excep
         build(TimmOptions(**wrong), weights="random")
 
 
+@pytest.mark.parametrize(("image_size", "resized"), [(None, ()), (160, ()), (192, ("model.pos_embed",))])
+def test_a_position_table_that_is_fitted_to_another_image_size_is_named(
+    image_size: int | None, resized: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = timm.create_model("test_vit").state_dict()
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    chosen = TimmOptions(model="test_vit", image_size=image_size)
+    tower = build(chosen, weights="pretrained")
+    assert tower.resized == resized
+    assert build(chosen, weights="random").resized == ()
+    assert build(chosen, weights="none", saved=SavedBackbone(tower.save(tmp_path), tmp_path)).resized == resized
+
+
 def test_pretrained_weights_with_overrides_are_refused() -> None:
     with pytest.raises(SpecError, match="random vision"):
         build(options("vit"), weights="pretrained")

@@ -96,6 +96,9 @@ def test_what_is_missing_left_over_or_misshaped_is_named_and_nothing_is_written(
         ("vision_config", {"layer_norm_eps": 1e-3}, "layer_norm_eps is '0.001', and only 1e-05 or 1e-06"),
         (None, {"model_type": "vilt"}, "of another model than 'blip'"),
         ("text_config", {"hidden_size": "wide"}, "cannot be read"),
+        ("text_config", {"vocab_size": 7}, r"text_config\.vocab_size is 7, and by the tensors it is"),
+        ("vision_config", {"image_size": 999}, r"vision_config\.image_size is 999, and by the tensors it is"),
+        (None, {"image_text_hidden_size": 3}, "image_text_hidden_size is 3, and by the tensors it is"),
     ],
 )
 def test_a_config_of_another_model_is_refused(

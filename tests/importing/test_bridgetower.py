@@ -242,6 +242,8 @@ def test_a_decoder_that_config_json_calls_tied_must_be_the_word_embeddings(
         ({"link_tower_type": "interpolate"}, "link_tower_type is 'interpolate', and only add"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu', and only gelu"),
         ({"text_config": {"layer_norm_eps": 1e-12}}, r"text_config\.layer_norm_eps is '1e-12', and only 1e-05"),
+        ({"text_config": {"vocab_size": 7}}, r"text_config\.vocab_size is 7, and by the tensors it is"),
+        ({"vision_config": {"image_size": 999}}, r"vision_config\.image_size is 999, and by the tensors it is"),
         ({"vision_config": ["ViT"]}, r"vision_config\.layer_norm_eps is .*ViT"),
         ({"model_type": "vilt"}, "of another model than 'bridgetower'"),
     ],

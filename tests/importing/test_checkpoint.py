@@ -9,8 +9,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from renaissance.assemble import Assembly, assemble
 from renaissance.errors import ModelFileError
+from renaissance.importing import import_checkpoint
 from renaissance.importing.checkpoint import Checkpoint, Target
+from renaissance.importing.importers import IMPORTERS, DescribedOptions, Importer
+from renaissance.registry import Registry
+from renaissance.resolve import resolve
 from renaissance.tensors import save_state
 
 
@@ -212,3 +217,21 @@ def test_a_damaged_file_is_a_typed_error(tmp_path: Path, content: bytes) -> None
 def test_a_file_that_is_not_there_is_a_typed_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="cannot be read"):
         Checkpoint.open(tmp_path / "none.safetensors")
+
+
+def test_a_tensor_that_an_importer_forgets_is_found_when_it_does_not_look_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetful = Importer(summary="Forgets.", convert=f"{__name__}:forgetful", options=DescribedOptions)
+    monkeypatch.setitem(IMPORTERS, "forgetful", forgetful)
+    save_file(state(), tmp_path / "some.safetensors")
+    with pytest.raises(ModelFileError, match="no part of the model takes the tensor 'bias'"):
+        import_checkpoint("forgetful", tmp_path / "some.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def forgetful(checkpoint: Checkpoint, options: DescribedOptions, registry: Registry) -> Assembly:
+    """Convert as an importer does that takes one tensor, and looks for no others."""
+    checkpoint.take("weight")
+    line = "tiny-vit(image_size=32, patch_size=8, layers=1, width=16, heads=2, mlp_width=16), one-tower, random encoder"
+    return assemble(resolve(line, {}, registry=registry))

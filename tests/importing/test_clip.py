@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,32 @@ def test_a_block_too_many_is_named_as_the_file_does(tmp_path: Path) -> None:
         import_checkpoint(
             "clip", written(clip_model().state_dict(), tmp_path), tmp_path / "out", **{**OPTIONS, "text": fewer}
         )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "visual_projection.weight",
+        "text_projection.weight",
+        "text_model.embeddings.token_embedding.weight",
+        "text_model.encoder.layers.1.self_attn.q_proj.weight",
+        "text_model.final_layer_norm.weight",
+        "vision_model.embeddings.position_embedding.weight",
+        "vision_model.embeddings.patch_embedding.weight",
+        "vision_model.encoder.layers.1.mlp.fc2.weight",
+    ],
+)
+def test_a_misshaped_tensor_is_named_as_the_file_does_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    state = dict(clip_model().state_dict())
+    state[name] = torch.cat([state[name], state[name][:1]])
+    with pytest.raises(ModelFileError, match=rf"'{re.escape(name)}'"):
+        import_checkpoint("clip", written(state, tmp_path), tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["queue", "vision_model.pre_layrnorm.scale", "text_model.encoder.layers.3.x"])
+def test_a_tensor_too_many_is_named_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    path = written({**clip_model().state_dict(), name: torch.ones(2)}, tmp_path)
+    with pytest.raises(ModelFileError, match=rf"'{re.escape(name)}'"):
+        import_checkpoint("clip", path, tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out").exists()

@@ -114,6 +114,18 @@ def test_a_tensor_too_many_is_named_and_nothing_is_written(name: str, clip: Case
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["visual.proj", "text_projection", "visual.conv1.weight", "ln_final.bias", "transformer.resblocks.1.ln_2.bias"],
+)
+def test_a_misshaped_tensor_is_named_and_nothing_is_written(name: str, clip: Case, tmp_path: Path) -> None:
+    state = dict(clip.whole.state_dict())
+    clip.write({**state, name: torch.cat([state[name], state[name][:1]])})
+    with pytest.raises(ModelFileError, match=f"'{name}' has the shape .*, and the model needs"):
+        imported(clip, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_architecture_is_refused_with_the_tensor_and_both_shapes(clip: Case, tmp_path: Path) -> None:
     narrow = {"overrides": {**clip.options["text"]["overrides"], "width": 16}}
     with pytest.raises(ModelFileError, match=r"'positional_embedding' has the shape \[77, 32\], .* needs \[77, 16\]"):

@@ -194,6 +194,8 @@ def test_a_tensor_too_many_is_named_as_the_file_does(tmp_path: Path) -> None:
         ({"model_type": "vilt", "hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"model_type": "vilt", "layer_norm_eps": 1e-5}, "layer_norm_eps is '1e-05'"),
         ({"model_type": "vilt", "num_attention_heads": "three"}, "heads"),
+        ({"model_type": "vilt", "vocab_size": 7}, "vocab_size is 7, and by the tensors it is 4096"),
+        ({"model_type": "vilt", "image_size": 999}, "image_size is 999, and by the tensors it is"),
         ([], "holds no object of JSON"),
     ],
 )

@@ -76,6 +76,36 @@ def test_blocks_of_trained_towers_run_again_in_the_backward_pass_alone(tiny_batc
     assert counts == {"vision": forward["vision"] + 2, "text": forward["text"]}
 
 
+HEADS = ("lxmert", "co-attention", "bridge", "text-cross-attention", "merged-attention", "q-former")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_layers_of_the_fusion_head_run_again_in_the_backward_pass(head: str, tiny_batch: Callable[..., Any]) -> None:
+    assembly = built(f"{VISION} + {TEXT}, random both, {head}(layers=2, width=32, heads=2)")
+    fusion: Any = assembly.encoder.fusion
+    counts = dict.fromkeys((name for name, part in fusion.named_modules() if isinstance(part, torch.nn.Linear)), 0)
+    for name in counts:
+
+        def counted(*_: Any, name: str = name) -> None:
+            counts[name] += 1
+
+        fusion.get_submodule(name).register_forward_hook(counted)
+    batch = tiny_batch(assembly)
+    vision, text = assembly.encoder.encode_vision(batch.images), assembly.encoder.encode_text(batch.texts)
+    again = {}
+    for recomputed in (False, True):
+        if recomputed:
+            recompute(assembly.encoder)
+        joint = fusion(vision, text, frozenset({"pooled"}))
+        forward = dict(counts)
+        joint.pooled.sum().backward(retain_graph=not recomputed)
+        again[recomputed] = {name for name, count in counts.items() if count > forward[name]}
+    layers = {name for name in counts if name.split(".")[0] in {"layers", "blocks"} and ".0." in f".{name}."}
+    assert again[False] == set()
+    assert layers
+    assert layers <= again[True]
+
+
 def test_a_trained_tower_without_blocks_is_refused_and_a_frozen_one_is_not() -> None:
     with pytest.raises(SpecError, match="vision tower does not list its blocks"):
         recompute(built(f"{SWIN} + {TEXT}, random both").encoder)

@@ -82,7 +82,7 @@ CASES = (
     _case("HRNet", "hrnet_w18_small", 128),
     _case("RDNet", "rdnet_tiny", 96),
     _case("Next-ViT", "nextvit_small", 96),
-    _case("Sequencer", "sequencer2d_s", 96),
+    _case("Sequencer", "sequencer2d_s", 98),
     _case("StarNet", "starnet_s050", 128),
     _case("ConViT", "convit_tiny", 64, {"embed_dim": 32, "depth": 3, "num_heads": 2, "local_up_to_layer": 2}),
     _case("ConvMixer", "convmixer_768_32", 42),

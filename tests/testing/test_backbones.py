@@ -113,9 +113,79 @@ def test_a_parameter_without_use_is_rejected() -> None:
         check(broken)
 
 
+class Around(nn.Module):
+    """A linear layer, with a weight that `change` puts in place of its own."""
+
+    def __init__(self, inner: nn.Linear, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.bias, self.change = inner.weight, inner.bias, change
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return nn.functional.linear(tokens, self.change(self.weight), self.bias)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda weight: weight.detach() + 0 * weight, lambda weight: 0 * weight],
+    ids=["cut off", "multiplied by zero"],
+)
+def test_a_weight_matrix_whose_gradient_is_zero_is_rejected(change: Callable[[Tensor], Tensor]) -> None:
+    broken = vision()
+    broken.blocks[1].mlp.fc1 = Around(broken.blocks[1].mlp.fc1, change)
+    with pytest.raises(ConformanceError, match=r"'gradients' failed: weight matrices .*'model\.blocks\.1\.mlp\.fc1\.w"):
+        check(broken)
+
+
+def test_a_weight_matrix_of_which_the_sign_alone_is_read_is_not_rejected() -> None:
+    flat = vision()
+    flat.blocks[1].mlp.fc1 = Around(flat.blocks[1].mlp.fc1, lambda weight: 0.1 * weight.sign() + 0 * weight)
+    nn.init.constant_(flat.blocks[1].mlp.fc1.weight, 0.2)
+    check(flat, rebuild=lambda saved: with_signs(build_vision(VISION, weights="none", saved=saved)))
+
+
+def with_signs(backbone: Any) -> Any:
+    backbone.blocks[1].mlp.fc1 = Around(backbone.blocks[1].mlp.fc1, lambda weight: 0.1 * weight.sign() + 0 * weight)
+    return backbone
+
+
+def test_zero_gradients_of_a_bias_and_of_a_table_whose_padding_alone_is_read_are_not_rejected() -> None:
+    class Padded(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.table = inner, nn.Embedding(3, 32, padding_idx=0)
+            self.bias = nn.Parameter(torch.ones(32))
+            nn.init.normal_(self.table.weight)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            row: Tensor = self.table(torch.zeros(1, dtype=torch.long))
+            normed: Tensor = self.inner(tokens)
+            return normed + row + 0 * self.bias
+
+    def padded(backbone: Any) -> Any:
+        backbone.model.norm = Padded(backbone.model.norm)
+        return backbone
+
+    check(padded(vision()), rebuild=lambda saved: padded(build_vision(VISION, weights="none", saved=saved)))
+
+
 def test_a_backbone_that_is_built_again_otherwise_is_rejected() -> None:
     def shallower(saved: SavedBackbone) -> Any:
         return build_vision(VISION.model_copy(update={"layers": 1}), weights="random")
 
     with pytest.raises(ConformanceError, match=r"'round trip' failed.*blocks\.1"):
         check(vision(), rebuild=shallower)
+
+
+def test_a_backbone_that_takes_another_path_in_half_precision_is_rejected() -> None:
+    with pytest.raises(ConformanceError, match=r"'bf16' failed: a difference of .*at most 0\.1"):
+        check(changed(vision(), lambda tokens: tokens if tokens.dtype == torch.float32 else tokens.flip(-1)))
+
+
+def test_a_backbone_that_cannot_run_in_half_precision_is_rejected() -> None:
+    with pytest.raises(ConformanceError, match=r"'bf16' failed: .*dtype.*expected: a run with weights in bfloat16"):
+        check(changed(text(), lambda tokens: (tokens @ torch.eye(32)) if tokens.requires_grad is False else tokens))
+
+
+def test_text_blocks_that_are_declared_must_run_in_halves() -> None:
+    with pytest.raises(ConformanceError, match="'width and depth' failed: text_blocks: True; expected: False"):
+        check(text(), Capabilities(text_blocks=False))

@@ -32,6 +32,7 @@ from renaissance.evaluation.evaluate import evaluate
 from renaissance.pretrained import from_pretrained
 from renaissance.recipe import load_recipe, validate_recipe
 from renaissance.registry import Plugin, Registry
+from renaissance.toolkit import recompute
 from renaissance.training import loop
 from renaissance.training.checkpoint import newest_checkpoint
 from renaissance.training.run import as_recipe, run
@@ -110,6 +111,28 @@ def test_another_seed_gives_other_weights(long_recipe: dict[str, Any], whole: Pa
     first = run(short, out=tmp_path / "first").folder
     second = run(short, out=tmp_path / "second", seed=1).folder
     assert not same(weights(first), weights(second))
+
+
+def test_gradient_checkpointing_changes_no_weight_of_a_run_nor_of_a_resumed_one(
+    long_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, layers = recompute.checkpoint, []
+
+    def checkpoint(layer: Any, *arguments: Any, **options: Any) -> Any:
+        layers.append(layer)
+        return real(layer, *arguments, **options)
+
+    monkeypatch.setattr(recompute, "checkpoint", checkpoint)
+    plain = {**long_recipe, "budget": {"steps": 6}, "checkpoint_every": 2}
+    again = {**plain, "gradient_checkpointing": True}
+    run(plain, out=tmp_path / "plain")
+    assert layers == []
+    run(again, out=tmp_path / "again")
+    assert layers
+    interrupted(again, tmp_path / "cut", 5)
+    run(again, out=tmp_path / "cut", resume=True)
+    for name in ("again", "cut"):
+        assert same(weights(tmp_path / "plain"), weights(tmp_path / name)), name
 
 
 @pytest.mark.parametrize("workers", [0, 1])
