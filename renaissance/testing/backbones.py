@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,9 +44,9 @@ from renaissance.testing.subjects import (
 )
 from renaissance.testing.subjects import ConformanceError as ConformanceError
 
-# of a net whose every product is rounded to 8 bits; a wrong path, or a wrong input, is off by about 1. Batch norms
-# divide by the small variances of random weights, which makes small differences large.
-BF16_TOLERANCE, BF16_TOLERANCE_OF_BATCH_NORMS = 0.1, 0.5
+# of a net whose every product is rounded to 8 bits; a wrong path, or a wrong input, is off by about 1. Other nets than
+# stacks of blocks make small differences large at random weights (batch norms divide by small variances).
+BF16_TOLERANCE = 0.1
 NO_KERNEL = ("not implemented for 'BFloat16'", "Unsupported dtype BFloat16")
 
 
@@ -204,10 +205,8 @@ def _layers(subject: Subject) -> bool:
 
 @torch.no_grad()
 def _bf16(subject: Subject) -> bool:
-    """With all weights in bfloat16, tokens differ by at most 0.1 of their RMS in float32 (0.5 with batch norms)."""
+    """With all weights in bfloat16 it gives finite tokens; those of blocks within 0.1 of their RMS in float32."""
     inputs = subject.inputs()
-    norms = any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) for module in subject.backbone.modules())
-    most = BF16_TOLERANCE_OF_BATCH_NORMS if norms else BF16_TOLERANCE
     half = copy.deepcopy(subject.backbone).to(torch.bfloat16)
     try:
         seen: Features = half(inputs)
@@ -220,8 +219,8 @@ def _bf16(subject: Subject) -> bool:
     check_equal("bf16", "precision of the tokens", seen.tokens.dtype, torch.bfloat16)
     wanted = expected.tokens[expected.mask]
     apart = float((seen.tokens[seen.mask].float() - wanted).norm() / wanted.norm())
-    if not apart <= most:
-        raise failure("bf16", f"a difference of {apart:.3f} of the tokens' RMS", f"at most {most}")
+    if not (apart <= BF16_TOLERANCE if len(subject.backbone.blocks) else math.isfinite(apart)):
+        raise failure("bf16", f"a difference of {apart:.3f} of the tokens' RMS", f"at most {BF16_TOLERANCE}")
     return True
 
 
