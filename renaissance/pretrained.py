@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from renaissance.api import Features, Output, TextInput, VisionInput
+from renaissance.api import Box, Features, Output, TextInput, VisionInput
 from renaissance.assemble import Assembly, Encoder, assemble, encoder_report
 from renaissance.container import load, save
 from renaissance.errors import CapabilityError, ModelFileError, SampleError, SpecError
-from renaissance.evaluation.given import Picture, Prediction, given_items, opened, prediction
+from renaissance.evaluation.given import Picture, Prediction, given_items, numbers, opened, prediction
 from renaissance.evaluation.items import ModelItemScorer
 from renaissance.hub import REPO, Upload, download, upload
 from renaissance.manifest import model_in
@@ -154,25 +154,36 @@ class Model(nn.Module):
         task: str,
         images: Sequence[Picture | Sequence[Picture]] | Picture | None = None,
         texts: Sequence[str | Sequence[str]] | str | None = None,
+        *,
+        boxes: Sequence[Sequence[Box]] | None = None,
     ) -> list[Prediction]:
-        """Return what a task that chooses a label says of each item: image i with text i.
+        """Return what a task that chooses a label, or one of several candidates, says of each item: image i, text i.
 
         An item of a task on two images has two pictures in place of one; an item of a task on two texts has two texts.
+        boxes: for each image the regions (left, top, width, height) in pixels that 'referring' chooses from. Candidates
+        are told by their number, from "0".
 
         Raises:
-            CapabilityError: the model was not trained for it, or the task chooses no label.
-            SpecError: there are not as many images as texts.
-            SampleError: an image cannot be read, or a text is empty.
+            CapabilityError: the model was not trained for it, or the task chooses nothing.
+            SpecError: there are not as many images as texts, or boxes are missing, or for a task without boxes.
+            DataError: an item has no candidates, or several things that they are candidates for.
+            SampleError: an image cannot be read, a text is empty, or a box lies outside of its image.
         """
         head = self._head(task, "predict")
-        if not getattr(head, "labels", ()):
+        labels, candidates = getattr(head, "labels", ()), getattr(head, "candidates", None)
+        if not labels and candidates is None:
             raise CapabilityError(
                 f"model.predict tells labels, and the task '{task}' has none. See model.embed, .match."
             )
-        items = given_items(images, texts)
+        if (candidates == "boxes") is (boxes is None):
+            needs = "chooses one of an image's boxes: give them as" if boxes is None else "reads no boxes: leave out"
+            raise SpecError(f"'{task}' {needs} boxes=.")
+        items = given_items(images, texts, boxes)
+        if candidates is not None:
+            head.check(items)
         with evaluating(self):
             outputs = ModelItemScorer(self.assembly, items, {task: head}, Silent().track).decisions(task)
-        return [prediction(head.labels, head.probabilities(output)) for output in outputs]
+        return [prediction(labels or numbers(len(output)), head.probabilities(output)) for output in outputs]
 
     def _head(self, task: str, method: str) -> Any:
         """Return the head of a task, or say which task `method` lacks."""

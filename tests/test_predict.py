@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from renaissance.api import Box
 from renaissance.errors import CapabilityError, DataError, SampleError, SpecError
 from renaissance.pretrained import Model, build
 from renaissance.registry import Registry
@@ -24,8 +25,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "image-classification": {"labels": ["cat", "dog"]},
     "text-classification": {"subset": "mnli"},
     "regression": {},
+    "referring": {},
 }
-PICTURES = [Image.linear_gradient("L").convert("RGB").rotate(angle) for angle in (0, 90)]
+PICTURES: list[Any] = [Image.linear_gradient("L").convert("RGB").rotate(angle) for angle in (0, 90)]
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,39 @@ def test_what_was_not_trained_is_named(model: Model) -> None:
         model.predict("visual-entailment", images=PICTURES[:1], texts=["it rains"])
     with pytest.raises(CapabilityError, match="'regression' has none"):
         model.predict("regression", images=PICTURES[:1], texts=["it rains"])
+
+
+def test_a_region_of_a_picture_is_chosen_by_its_number(model: Model) -> None:
+    boxes: list[list[Box]] = [
+        [(0, 0, 100, 256), (100, 0, 156, 256)],
+        [(0, 0, 256, 99.5), (0, 100, 256, 156), (5, 5, 9, 9)],
+    ]
+    both = model.predict("referring", images=PICTURES, texts=["the left one", "the top one"], boxes=boxes)
+    for said, given in zip(both, boxes, strict=True):
+        assert set(said.probabilities) == {str(number) for number in range(len(given))}
+        assert said.probability == max(said.probabilities.values())
+        assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    turned = model.predict("referring", images=PICTURES[:1], texts=["the left one"], boxes=[boxes[0][::-1]])
+    assert turned[0].probabilities["0"] == pytest.approx(both[0].probabilities["1"], abs=1e-5)
+
+
+def test_boxes_that_are_missing_wrong_or_of_no_use_are_refused(model: Model) -> None:
+    one: dict[str, Any] = {"images": PICTURES[:1], "texts": ["the left one"]}
+    box = (0, 0, 9, 9)
+    with pytest.raises(SpecError, match="give them as boxes="):
+        model.predict("referring", **one)
+    with pytest.raises(SpecError, match="'vqa' reads no boxes"):
+        model.predict("vqa", **one, boxes=[[box]])
+    with pytest.raises(SpecError, match="for 2 images, and there are 1"):
+        model.predict("referring", **one, boxes=[[box], [box]])
+    wrongs: list[Any] = [[], [(0, 0, 9)], [(0, 0, 9, float("nan"))], [box, "box"]]
+    for wrong in wrongs:
+        with pytest.raises(SpecError, match=r"boxes\[0\] is no list of boxes"):
+            model.predict("referring", **one, boxes=[wrong])
+    with pytest.raises(SampleError, match="lies outside of its image"):
+        model.predict("referring", **one, boxes=[[box, (900, 0, 9, 9)]])
+    with pytest.raises(DataError, match="has 2 texts, and 'referring' chooses"):
+        model.predict("referring", images=PICTURES[:1], texts=[("one", "two")], boxes=[[box]])
 
 
 def test_what_does_not_go_together_is_refused(model: Model) -> None:

@@ -49,6 +49,7 @@ class Choice(nn.Module):
         super().__init__()
         assert model.joint is not None
         self.name, self.targets, self.judge, self.rows = name, targets, judge, rows
+        self.candidates = targets.candidates
         self.regions = targets.candidates == "boxes"
         hidden = hidden or 2 * model.joint
         self.inner = nn.Linear(model.joint, hidden)
@@ -94,6 +95,18 @@ class Choice(nn.Module):
         logits = self.outer(F.gelu(self.norm(self.inner(joint.pooled)))).squeeze(-1).float()  # [P]
         order = batch.items.argsort(stable=True)
         return list(torch.split(logits[order], batch.items.bincount().tolist()))
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return the probability of each candidate of an item, from its logits [C]."""
+        return output.softmax(-1)
+
+    def check(self, items: Sequence[Item]) -> None:
+        """Check that items have candidates, and one thing that these are candidates for.
+
+        Raises:
+            DataError: an item has not.
+        """
+        self.targets([replace(item, target=0) for item in items])
 
     def score(self, scorer: ItemScorer) -> list[Score]:
         """Return the scores; none where no item says what is right.

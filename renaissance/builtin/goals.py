@@ -227,8 +227,8 @@ def answer_scores(items: Sequence[Item], outputs: Tensor, labels: Sequence[str])
     SoftLabels("vqa", ())(items)  # each has answers
     judged = [Judged(item.answers) for item in items]
     best, tied = outputs.max(1), (outputs == outputs.amax(1, keepdim=True)).sum(1) > 1
-    gained = torch.tensor([told.score(labels[int(i)]) for told, i in zip(judged, best.indices, strict=True)])
-    gained = gained.double().masked_fill(tied, 0.0)
+    told = [judge.score(labels[int(i)]) for judge, i in zip(judged, best.indices, strict=True)]
+    gained = torch.tensor(told, dtype=torch.float64).masked_fill(tied, 0.0)
     name = "accuracy" if all(len(item.answers) == 1 for item in items) else "VQA score"
     kinds = [item.fields.get("answer_type", "") for item in items]
     parts = [("", torch.arange(len(items)))]

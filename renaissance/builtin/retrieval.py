@@ -44,17 +44,10 @@ class Retrieval(nn.Module):
         if self.options.rerank == "all":
             scores = PairScores(scorer, self.options.score).all()
             return recalls(scores, scores.T, scorer.positives, prefix="full ")
-        similarity = finite(scorer.similarity(), what="retrieval")
-        found = recalls(similarity, similarity.T, scorer.positives)
+        pairs = PairScores(scorer, self.options.score)
+        found = recalls(pairs.similarity, pairs.similarity.T, scorer.positives)
         if self.options.rerank:
-            extra = similarity.double() * (self.options.score == "itm+itc")
-
-            def of(index: Tensor) -> Tensor:
-                return scorer.match(index).double() + extra[index[:, 0], index[:, 1]]
-
-            by_image = reranked(similarity, self.options.rerank, of)
-            by_text = reranked(similarity.T, self.options.rerank, lambda index: of(index.flip(1)))
-            found += recalls(by_image, by_text, scorer.positives, prefix="reranked ")
+            found += recalls(*pairs.reranked(self.options.rerank), scorer.positives, prefix="reranked ")
         return found
 
 

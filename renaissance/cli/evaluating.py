@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from renaissance.cli.output import JsonFlag, print_json
+from renaissance.cli.output import JsonFlag, note, print_json
 from renaissance.cli.quiet import quiet
 from renaissance.errors import CapabilityError, OutputError, SpecError
 from renaissance.spec import shown
@@ -32,6 +33,7 @@ DataOption = Annotated[
     ),
 ]
 Names = list[str] | None
+SHOWN = 5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +45,9 @@ def evaluate(
     model: ModelArgument,
     data: DataOption = None,
     task: Annotated[Names, typer.Option("--task", help="Measure this task; default: all that can be.")] = None,
-    split: Annotated[Names, typer.Option("--split", help="Measure on this split; default: all.")] = None,
+    split: Annotated[
+        Names, typer.Option("--split", help="Measure on this split; default: all but those to train on.")
+    ] = None,
     all_tasks: Annotated[
         bool, typer.Option("--all-tasks", help="Every task that can, on all prepared data below the folder --data.")
     ] = False,
@@ -52,7 +56,8 @@ def evaluate(
         typer.Option("--predictions", help="Write the prediction files of tasks to this folder.", show_default=False),
     ] = None,
     on_bad_sample: Annotated[
-        Literal["error", "skip"], typer.Option("--on-bad-sample", help="What to do with a sample that cannot be used.")
+        Literal["error", "skip"],
+        typer.Option("--on-bad-sample", help="Images with captions that cannot be used: stop, or leave out and count."),
     ] = "error",
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")] = None,
     trust: Annotated[Names, typer.Option("--trust", help="A plugin that a Hub model may use: xyz or xyz==1.2.")] = None,
@@ -72,21 +77,51 @@ def evaluate(
             if all_tasks:
                 from renaissance.evaluation.evaluate import evaluate_all
 
-                found = evaluate_all(loaded, section, splits=split, progress=progress)
+                found = evaluate_all(
+                    loaded,
+                    section,
+                    splits=split,
+                    on_bad_sample=on_bad_sample,
+                    progress=progress,
+                    measured=None if as_json else partial(_print, verbose=verbose, end="\n"),
+                )
             else:
                 found = renaissance.evaluate(
                     loaded, section, tasks=task, splits=split, on_bad_sample=on_bad_sample, progress=progress
                 )
     if predictions is not None:
         _write_predictions(found, predictions)
-    rows = [row for scores in found for row in scores.rows()]
     if as_json:
         sizes = {"/".join(filter(None, (scores.data, scores.split))): scores.sizes() for scores in found}
-        print_json({"model": model, "splits": sizes, "scores": rows})
-    else:
-        from renaissance.cli.scores import print_scores
+        rows = [row for scores in found for row in scores.rows()]
+        print_json({"model": model, "splits": sizes, "scores": rows, "skipped": _left_out(found)})
+    elif not all_tasks:
+        _print(found, verbose=verbose)
+    _tell_left_out(found)
 
-        print_scores(rows, verbose=verbose)
+
+def _print(found: Sequence[SplitScores], *, verbose: bool, end: str = "") -> None:
+    """Print the table of scores at once, with `end` after it."""
+    from renaissance.cli.scores import print_scores
+
+    print_scores([row for scores in found for row in scores.rows()], verbose=verbose)
+    print(end=end, flush=True)
+
+
+def _left_out(found: Sequence[SplitScores]) -> list[str]:
+    """Return a line for each sample that was left out; one that several splits tell of is one."""
+    lines = (f"{scores.data}: {line}" if scores.data else line for scores in found for line in scores.skipped)
+    return list(dict.fromkeys(lines))
+
+
+def _tell_left_out(found: Sequence[SplitScores]) -> None:
+    """Say on standard error how many samples were left out, and which are the first."""
+    lines = _left_out(found)
+    for line in lines[:SHOWN]:
+        note(f"left out: {line}")
+    if lines:
+        more = f", of which {SHOWN} are shown; --json lists them" if len(lines) > SHOWN else ""
+        note(f"Samples left out: {len(lines):,}{more}.")
 
 
 def _write_predictions(found: Sequence[SplitScores], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """From records to batches: one caption of each image, distinct inputs, and the pairs between them.
 
-Letters in shapes: V distinct images, T distinct texts, P pairs, C most captions that one image has.
+Letters in shapes: V distinct images (where they are augmented, one of each record), T distinct texts, P pairs, C most
+captions that one image has.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Collator:
         epochs = of_each(epoch, records)
         images, kept, skipped = self._read(records, epochs)
         records, epochs = [records[row] for row in kept], [epochs[row] for row in kept]
-        drawn, image_rows = _distinct(records, [record.image.name for record in records])
+        drawn, image_rows = _distinct(records, self._places(records))
         captions = [chosen_caption(record, self.seed, turn) for record, turn in zip(records, epochs, strict=True)]
         texts, text_rows = _distinct(captions, [caption_key(caption) for caption in captions])
         return Batch(
@@ -80,7 +81,7 @@ class Collator:
             seeds=torch.tensor(
                 [sample_seed(self.seed, turn, record.id) for record, turn in zip(records, epochs, strict=True)]
             ),
-            caption_keys=caption_keys(drawn),
+            caption_keys=caption_keys(drawn, records),
             text_keys=torch.tensor([caption_key(text) for text in texts]),
             ids=tuple(record.id for record in records),
             stored_vision=self.stored_vision(drawn) if self.stored_vision is not None else None,
@@ -94,28 +95,37 @@ class Collator:
         """Return pixels of the distinct images, the places of usable records, and a line for each that is not."""
         if self.stored_vision is not None or self.images is None:
             return None, list(range(len(records))), ()
-        distinct, _ = _distinct(list(zip(records, epochs, strict=True)), [record.image.name for record in records])
-        pixels: dict[str, Tensor] = {}
+        places = self._places(records)
+        distinct, _ = _distinct(list(zip(places, records, epochs, strict=True)), places)
+        pixels: dict[Hashable, Tensor] = {}
         skipped: list[str] = []
-        for record, epoch in distinct:
+        for place, record, epoch in distinct:
             try:
-                pixels[record.image.name] = self._pixels(record, self.images, epoch)
+                pixels[place] = self._pixels(record, self.images, epoch)
             except SampleError as error:
                 if self.on_bad_sample == "error":
                     raise
                 skipped.append(str(error))
         if not pixels:
             raise SampleError(f"No image of a batch of {len(records)} can be used; the first: {skipped[0]}")
-        kept = [row for row, record in enumerate(records) if record.image.name in pixels]
+        kept = [row for row, place in enumerate(places) if place in pixels]
         return VisionInput(torch.stack(list(pixels.values()))), kept, tuple(skipped)
+
+    def _places(self, records: Sequence[Record]) -> list[Hashable]:
+        """Return what says for each record which pixels are its own: its image, or where it is augmented, its row."""
+        # augmented by its own seed: the pixels of a sample are the same with any others in the batch
+        return list(range(len(records))) if self._augments else [record.image.name for record in records]
+
+    @property
+    def _augments(self) -> bool:
+        return self.augmentation is not None and self.augmentation.any
 
     def _pixels(self, record: Record, processor: ImageProcessor, epoch: int) -> Tensor:
         """Return uint8 pixels [3, H, W], augmented by the seed of the sample in this epoch."""
-        if self.augmentation is None or not self.augmentation.any:
-            return processor([picture_for(processor, record)]).pixels[0]
-        return augment(
-            picture_for(processor, record), processor, self.augmentation, sample_seed(self.seed, epoch, record.id)
-        )
+        picture = picture_for(processor, record)
+        if self.augmentation is None or not self._augments:
+            return processor([picture]).pixels[0]
+        return augment(picture, processor, self.augmentation, sample_seed(self.seed, epoch, record.id))
 
 
 def of_each(epoch: int | Sequence[int], samples: Sequence[object]) -> list[int]:
@@ -123,11 +133,19 @@ def of_each(epoch: int | Sequence[int], samples: Sequence[object]) -> list[int]:
     return [epoch] * len(samples) if isinstance(epoch, int) else list(epoch)
 
 
-def caption_keys(records: Sequence[Record]) -> Tensor:
-    """Return the keys of all captions of each record, int64 [V, C]; 0 where it has fewer."""
-    keys = torch.zeros((len(records), max(len(record.captions) for record in records)), dtype=torch.int64)
+def caption_keys(records: Sequence[Record], among: Sequence[Record] | None = None) -> Tensor:
+    """Return the keys of all captions of the image of each record, int64 [V, C]; 0 where it has fewer.
+
+    among: the records that may tell captions of the same image, by default these.
+    """
+    told: dict[str, dict[int, None]] = {}
+    for record in records if among is None else among:
+        own = told.setdefault(record.image.name, {})
+        own.update(dict.fromkeys(caption_key(caption) for caption in record.captions))
+    keys = torch.zeros((len(records), max(len(own) for own in told.values())), dtype=torch.int64)
     for row, record in enumerate(records):
-        keys[row, : len(record.captions)] = torch.tensor([caption_key(caption) for caption in record.captions])
+        own = told[record.image.name]
+        keys[row, : len(own)] = torch.tensor(list(own))
     return keys
 
 

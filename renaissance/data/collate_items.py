@@ -1,12 +1,12 @@
 """From items to batches: distinct images or regions, distinct texts, and every pair of them within an item.
 
-Letters in shapes: V distinct images, T distinct texts, P pairs, I items.
+Letters in shapes: V distinct images (where they are augmented, those of each item), T distinct texts, P pairs, I items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from renaissance.recipe import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 
 Picture = TypeVar("Picture")
+Place = tuple[int, tuple[str, Box | None]]
 NOTHING = -1  # stands in a pair for the modality that an item does not have
 
 
@@ -52,19 +53,21 @@ class Layout:
     pairs: tuple[tuple[int, int, int, int], ...]
 
 
-def lay_out(items: Sequence[Item], *, regions: bool = False, paired: bool = False) -> Layout:
+def lay_out(items: Sequence[Item], *, regions: bool = False, paired: bool = False, augmented: bool = False) -> Layout:
     """Return where the images (or, with `regions`, the boxes) and the texts of items go; `paired`: two texts are one.
+
+    augmented: an image of two items is two images.
 
     Raises:
         DataError: an item has neither image nor text, or no box where boxes are asked for.
     """
-    images: dict[tuple[str, Box | None], tuple[int, View]] = {}
+    images: dict[Place, tuple[int, View]] = {}
     texts: dict[tuple[str, ...], int] = {}
     pairs: list[tuple[int, int, int, int]] = []
     for number, item in enumerate(items):
         rows = []
         for view in _views(number, item, regions=regions):
-            place, _ = images.setdefault(view.key, (len(images), view))
+            place, _ = images.setdefault(_place(view, augmented), (len(images), view))
             rows.append((place, view.number))
         written = ((item.texts,) if paired else tuple((text,) for text in item.texts)) if item.texts else ()
         columns = [texts.setdefault(text, len(texts)) for text in written]
@@ -72,6 +75,11 @@ def lay_out(items: Sequence[Item], *, regions: bool = False, paired: bool = Fals
             raise DataError(f"{item.row}: the item '{item.id}' has neither image nor text. Prepare the data again.")
         pairs += [(v, t, slot, number) for v, slot in rows or [(NOTHING, 0)] for t in columns or [NOTHING]]
     return Layout(tuple(view for _, view in images.values()), tuple(texts), tuple(pairs))
+
+
+def _place(view: View, augmented: bool) -> Place:
+    """Return what two views have in common whose pixels are the same."""
+    return (view.item if augmented else NOTHING, view.key)
 
 
 def _views(number: int, item: Item, *, regions: bool) -> list[View]:
@@ -167,8 +175,8 @@ class ItemCollator:
             items = [self.blindfold(item, turn) for item, turn in zip(items, epochs, strict=True)]
         pixels, kept, skipped = self._read(items, epochs)
         good = [items[number] for number in kept]
-        layout = lay_out(good, regions=self.regions, paired=self.paired)
-        vision = [pixels[view.key] for view in layout.images]
+        layout = lay_out(good, regions=self.regions, paired=self.paired, augmented=self._augments)
+        vision = [pixels[_place(replace(view, item=kept[view.item]), self._augments)] for view in layout.images]
         return batch_of(
             good,
             layout,
@@ -182,16 +190,17 @@ class ItemCollator:
 
     def _read(
         self, items: Sequence[Item], epochs: Sequence[int]
-    ) -> tuple[dict[tuple[str, Box | None], Tensor], list[int], tuple[str, ...]]:
+    ) -> tuple[dict[Place, Tensor], list[int], tuple[str, ...]]:
         """Return uint8 pixels [3, H, W] of the views, the places of usable items, and a line for each that is not."""
-        pixels: dict[tuple[str, Box | None], Tensor] = {}
+        pixels: dict[Place, Tensor] = {}
         good: list[int] = []
         skipped: list[str] = []
         for number, item in enumerate(items):
             try:
                 for view in _views(number, item, regions=self.regions):
-                    if view.key not in pixels:
-                        pixels[view.key] = self._pixels(item, view, epochs[number])
+                    place = _place(view, self._augments)
+                    if place not in pixels:
+                        pixels[place] = self._pixels(item, view, epochs[number])
             except SampleError as error:
                 if self.on_bad_sample == "error":
                     raise
@@ -202,9 +211,14 @@ class ItemCollator:
             raise SampleError(f"No item of a batch of {len(items)} can be used; the first: {skipped[0]}")
         return pixels, good, tuple(skipped)
 
+    @property
+    def _augments(self) -> bool:
+        # a region is not: a part of a box, or its mirror image, may be no longer what is referred to
+        return self.augmentation is not None and self.augmentation.any and not self.regions
+
     def _pixels(self, item: Item, view: View, epoch: int) -> Tensor:
         picture = view_for(self.images, item, view)
-        if self.augmentation is None or not self.augmentation.any or self.regions:
+        if self.augmentation is None or not self._augments:
             return self.images([picture]).pixels[0]
         return augment(picture, self.images, self.augmentation, sample_seed(self.seed, epoch, item.id))
 

@@ -82,14 +82,17 @@ def evaluate(
 
     data: a data section of a recipe, a folder that `renaissance data prepare` wrote, or a folder of images and
     captions, which is then measured whole. tasks: by default those of the model that are for such data; a task that
-    has nothing to train ('winoground', 'retrieval') measures any model that can do what it needs.
+    has nothing to train ('winoground', 'retrieval') measures any model that can do what it needs. splits: by default
+    all but those to train on. on_bad_sample: "skip" leaves out images with captions that cannot be decoded, told of
+    in `SplitScores.skipped`; of items none is ever left out.
 
     Raises:
         CapabilityError: the model has no such task, or none that can be measured.
+        SampleError: an image cannot be used.
         DataError: the data has no such split, or cannot be read.
     """
     assembly: Assembly = getattr(model, "assembly", model)
-    section, whole = _section(data)
+    section, whole = _section(data, splits)
     layout = Prepared(Path(section.path or "")).manifest["layout"] if isinstance(section, PreparedData) else None
     measures = chosen_measures(assembly, tasks, layout=layout, registry=registry or default_registry())
     items = any(measure.entry.data == "items" for measure in measures.values())
@@ -101,6 +104,8 @@ def evaluate(
     if missing:
         raise DataError(f"The data have no split '{shown(missing[0])}'; choose from: {', '.join(held) or 'none'}.")
     if items:
+        if on_bad_sample == "skip":
+            progress.say("No item is left out: one whose image cannot be used ends the evaluation.")
         return [evaluate_items(assembly, name, held[name], measures, progress) for name in names]
     found = []
     for name in names:
@@ -118,12 +123,16 @@ def evaluate_all(
     *,
     splits: Sequence[str] | None = None,
     batch_size: int = 64,
+    on_bad_sample: OnBadSample = "error",
     registry: Registry | None = None,
     progress: Progress | None = None,
+    measured: Callable[[Sequence[SplitScores]], None] | None = None,
 ) -> list[SplitScores]:
     """Measure a model by every task that can, on all data that `renaissance data prepare` wrote below a folder.
 
-    Data that no task of the model is for are passed over; `splits`: measure these, of the data that have them.
+    Data that no task of the model is for are passed over, and so are those that are only to train on. splits: measure
+    these, of the data that have them; by default all but those to train on. measured: told the scores of each data as
+    soon as they are known.
 
     Raises:
         DataError: there are no prepared data below the folder.
@@ -135,31 +144,54 @@ def evaluate_all(
     prepared = [place for place in (root, *sorted(root.iterdir())) if is_prepared(place)] if root.is_dir() else []
     if not prepared:
         raise DataError(f"'{root}' has no prepared data below it. Try: renaissance data prepare --help")
+    progress = progress or Silent()
     for place in prepared:
-        known = Prepared(place)
-        chosen = [name for name in known.splits if splits is None or name in splits]
-        section = PreparedData(path=str(place), train=known.splits[0], splits=tuple(chosen))
-        try:
-            scores = (
-                evaluate(model, section, batch_size=batch_size, registry=registry, progress=progress) if chosen else []
+        chosen = [name for name in splits or _held_out(Prepared(place)) if name in Prepared(place).splits]
+        if not chosen:
+            progress.say(
+                f"{place.name}: passed over, for it has no split to measure. Name one of its own to measure it."
             )
+            continue
+        options: dict[str, Any] = {"batch_size": batch_size, "on_bad_sample": on_bad_sample, "registry": registry}
+        try:
+            scores = evaluate(model, place, splits=chosen, progress=progress, **options)
         except CapabilityError as error:
+            progress.say(f"{place.name}: passed over, for no task of this model is for it.")
             passed.append(error)
-        else:
-            found += [replace(one, data=place.name) for one in scores]
+            continue
+        named = [replace(one, data=place.name) for one in scores]
+        found += named
+        progress.say(f"{place.name}: measured on {', '.join(chosen)}.")
+        if measured is not None:
+            measured(named)
     if not found and passed:
         raise passed[0]
     return found
 
 
-def _section(data: Data | str | Path) -> tuple[Data, bool]:
-    """Return the data section that a folder stands for, and whether all of it is measured."""
+def _section(data: Data | str | Path, splits: Sequence[str] | None) -> tuple[Data, bool]:
+    """Return the data section that a folder stands for, and whether all of it is measured.
+
+    Raises:
+        DataError: the folder holds nothing but what is to train on, and no split is named.
+    """
     if not isinstance(data, str | Path):
         return data, False
-    if is_prepared(Path(data).expanduser()):
-        prepared = Prepared(Path(data).expanduser())
-        return PreparedData(path=str(data), train=prepared.splits[0], splits=prepared.splits), False
-    return ImagesData(path=str(data), hold_out=()), True
+    if not is_prepared(Path(data).expanduser()):
+        return ImagesData(path=str(data), hold_out=()), True
+    prepared = Prepared(Path(data).expanduser())
+    known = [name for name in splits or () if name in prepared.splits] if splits else _held_out(prepared)
+    if not known and not splits:
+        raise DataError(
+            f"'{data}' holds only data to train on. Name the split to measure: {', '.join(prepared.splits)}."
+        )
+    known = known if not splits or len(known) == len(splits) else list(prepared.splits)
+    return PreparedData(path=str(data), train=known[0], splits=tuple(known)), False
+
+
+def _held_out(prepared: Prepared) -> list[str]:
+    """Return the splits that are not to train on: 'train...', and 'restval', which Karpathy's splits train on too."""
+    return [name for name in prepared.splits if not name.startswith("train") and name != "restval"]
 
 
 def evaluate_items(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from PIL.Image import Image
 from torch import Tensor
 
-from renaissance.api import Item
+from renaissance.api import Box, Item
 from renaissance.data.decode import open_image
 from renaissance.errors import SampleError, SpecError
 
@@ -18,7 +19,7 @@ Picture: TypeAlias = Image | Path | str | bytes
 
 
 class Prediction(NamedTuple):
-    """The likeliest label with its probability, and those of all labels, the likeliest first."""
+    """The likeliest label (or candidate, by its number) with its probability, and those of all, the likeliest first."""
 
     label: str
     probability: float
@@ -28,29 +29,43 @@ class Prediction(NamedTuple):
 def given_items(
     images: Sequence[Picture | Sequence[Picture]] | Picture | None,
     texts: Sequence[str | Sequence[str]] | str | None,
+    boxes: Sequence[Sequence[Box]] | None = None,
 ) -> list[Item]:
-    """Return items of image i and text i, each one or several.
+    """Return items of image i and text i, each one or several, and the boxes of image i.
 
     Raises:
-        SpecError: there are not as many images as texts, or neither.
+        SpecError: there are not as many images as texts, or neither; or the boxes are not those of each image.
+        SampleError: a text is empty.
     """
     pictures = [images] if isinstance(images, Picture) else None if images is None else list(images)
     words = [texts] if isinstance(texts, str) else None if texts is None else list(texts)
     sizes = {len(given) for given in (pictures, words) if given is not None}
     if len(sizes) != 1 or 0 in sizes:
         raise SpecError("predict takes image i with text i: give as many of each, at least one, or only one kind.")
-    items = []
-    for index in range(sizes.pop()):
+    count, items = sizes.pop(), []
+    regions = [()] * count if boxes is None else [_boxes(given, index) for index, given in enumerate(boxes)]
+    if len(regions) != count:
+        raise SpecError(f"boxes are for {len(regions)} images, and there are {count}. Give a list of boxes an image.")
+    for index in range(count):
         seen = () if pictures is None else _several(pictures[index])
         said = () if words is None else _several(words[index])
         for text in said:
             if not isinstance(text, str) or not text.strip():
                 raise SampleError(f"texts[{index}] is empty, or no text. Leave it out.")
         given = tuple(_Given(f"images[{index}]", place, picture) for place, picture in enumerate(seen))
-        items.append(
-            Item(id=str(index), images=given, texts=said, row=f"images[{index}]" if seen else f"texts[{index}]")
-        )
+        row = f"images[{index}]" if seen else f"texts[{index}]"
+        items.append(Item(id=str(index), images=given, texts=said, row=row, boxes=regions[index]))
     return items
+
+
+def _boxes(given: Sequence[Box], index: int) -> tuple[Box, ...]:
+    try:
+        boxes = tuple((float(x), float(y), float(width), float(height)) for x, y, width, height in given)
+    except (TypeError, ValueError):
+        boxes = ()
+    if not boxes or not all(math.isfinite(value) for box in boxes for value in box):
+        raise SpecError(f"boxes[{index}] is no list of boxes. Give (left, top, width, height) in pixels for each.")
+    return boxes
 
 
 def _several(given: Any) -> tuple[Any, ...]:
@@ -74,6 +89,11 @@ class _Given(NamedTuple):
         buffer = io.BytesIO()
         opened(self.picture, self.name).save(buffer, "PNG")
         return buffer.getvalue()
+
+
+def numbers(count: int) -> list[str]:
+    """Return what candidates are called that have no label: their numbers, from 0."""
+    return [str(number) for number in range(count)]
 
 
 def prediction(labels: Sequence[str], probabilities: Tensor) -> Prediction:

@@ -160,11 +160,12 @@ class ModelItemScorer:
             similarity: Tensor = (images[index[:, 0]] * texts[index[:, 1]]).sum(-1)
             return similarity.float().cpu()
         fuse = self._assembly.encoder.fuse
+        distinct, places = torch.unique(index, dim=0, return_inverse=True)  # items of an image share its true caption
         parts = [
             head.predict(fuse(rows(encoded.vision, part[:, 0]), trimmed(rows(encoded.text, part[:, 1])), POOLED))
-            for part in torch.split(index, PAIRS_AT_ONCE)
+            for part in torch.split(distinct, PAIRS_AT_ONCE)
         ]
-        return torch.cat(parts).float().cpu()
+        return torch.cat(parts).float().cpu()[places]
 
     def _fused(self, encoded: _Encoded, pairs: Any) -> Joint:
         """Fuse the pairs of a batch, some at a time."""

@@ -109,6 +109,14 @@ def test_a_detected_box_counts_from_half_overlap_on_and_a_missing_one_is_wrong()
     assert {row["boxes"] for row in rows} == {"detected"}
 
 
+def test_detected_boxes_that_tie_are_wrong_though_the_first_is_right() -> None:
+    detections = json.dumps([[0, 0, 10, 10, 0.9], [0, 0, 10, 9, 0.8]])
+    items = [item(n, boxes=BOXES, target=0, fields={"detections": detections}) for n in range(2)]
+    scorer: Any = FakeScorer(items, {"q-0": torch.tensor([1.0, 1.0]), "q-1": torch.tensor([1.0, 0.0])})
+    scores = {score.name: score for score in referring(ReferringOptions(), model=FACTS).score(scorer)}
+    assert (scores["accuracy"].value, scores["accuracy"].ties, scores["accuracy"].chance) == (50, 50, 100)
+
+
 def test_expressions_of_one_object_are_one_unit() -> None:
     items = [item(n, boxes=BOXES, target=0, fields={"ann_id": "7"}) for n in range(2)]
     task = referring(ReferringOptions(), model=FACTS)

@@ -124,6 +124,12 @@ def test_a_tie_is_wrong_even_where_the_right_label_comes_first() -> None:
     assert (found["accuracy"].value, found["accuracy"].ties) == (0, 100)
 
 
+def test_a_tie_of_answers_gains_nothing_even_where_the_right_one_comes_first() -> None:
+    items = [item(n, answers=("yes",) * 10) for n in range(2)]
+    found = scored(vqa(VqaOptions(labels=("yes", "no")), model=FACTS), items, [[1, 1], [1, 0]])["VQA score"]
+    assert (found.value, found.ties) == (50, 50)
+
+
 def test_prediction_files_are_in_the_form_of_the_benchmarks() -> None:
     task = vqa(VqaOptions(labels=("yes", "no")), model=FACTS)
     questions = [

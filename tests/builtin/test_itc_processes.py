@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import get_context
 
 from renaissance.builtin.itc import ImageTextContrast
 from renaissance.builtin.task_entries import ItcOptions
 from tests.builtin.test_itc import WIDTH, Encoded, batch, facts
+from tests.processes import in_two_processes
 
 KEYS = ([[1, 2], [3, 0], [4, 0], [2, 0]], [1, 3, 4, 2])  # the first image shares a caption with the last
 CUTS = (slice(0, 3), slice(3, 4))  # unequal parts
@@ -39,25 +38,13 @@ def lost(part: slice) -> dict[str, Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.save(lost(CUTS[rank]), f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    context = get_context("fork" if not torch.cuda.is_initialized() else "spawn")
-    processes = [context.Process(target=work, args=(rank, str(folder))) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    in_two_processes(work, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -172,6 +172,17 @@ def test_no_false_pair_is_true_whatever_is_replaced(
 
 
 @pytest.mark.parametrize("negatives", ["random", "hard"])
+def test_another_caption_of_the_image_is_no_false_one(negatives: Any, tiny_model: Any, tiny_batch: Any) -> None:
+    told = [("one", "two"), ("two", "one"), ("three", "four")]  # the captions of the first image stand for both
+    batch = tiny_batch(tiny_model(("itm",)), 3, captions=told)
+    similarity = published(torch.tensor([[0.0, 9.0, -9.0], [9.0, 0.0, -9.0], [0.0, 0.0, 0.0]]))
+    pairs = chosen(batch, similarity, replaced="text", negatives=negatives, false_share=0.99)
+    assert pairs.targets is not None
+    assert pairs.targets.tolist() == [False] * 3
+    assert pairs.index[:2, 1].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("negatives", ["random", "hard"])
 def test_with_both_sides_each_pair_is_there_once_true_and_twice_false(
     negatives: Any, tiny_model: Any, tiny_batch: Any
 ) -> None:

@@ -28,6 +28,12 @@ def test_winoground_asks_for_both_texts_both_images_or_all() -> None:
     assert [score.ties for score in scores] == [25.0, 25.0, 25.0]
 
 
+def test_a_tie_of_texts_or_of_images_is_a_tie_of_the_group() -> None:
+    of_texts = torch.tensor([[1.0, 1.0], [0.0, 2.0]])  # image 0 likes both texts as well
+    scores = winoground_scores([item(n, images=2, texts=2) for n in range(2)], [of_texts, of_texts.T])
+    assert {score.name: score.ties for score in scores} == {"text": 50.0, "image": 50.0, "group": 100.0}
+
+
 def test_a_blind_model_has_no_text_score() -> None:
     matches = [torch.randn(2).repeat(2, 1) for _ in range(50)]  # the image changes nothing
     scores = values(winoground_scores([item(n, images=2, texts=2) for n in range(50)], matches))

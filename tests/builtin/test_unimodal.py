@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_a_class_is_the_normalised_mean_of_its_normalised_sentences() -> None:
             mean = (table[f"a {name}"] + table[f"the {name}"]) / 2
             near[name] = float(images[row["id"]] @ mean / mean.norm())
         assert row["label"] == max(near, key=near.__getitem__)
+
+
+def test_a_class_of_sentences_that_agree_little_is_no_farther_for_that() -> None:
+    # the mean of the cat's sentences points at the image and is short; those of the dog are 30 degrees away
+    table = {"a cat": [1.0, 0.0], "the cat": [0.0, 1.0]}
+    table |= {f"{kind} dog": [math.cos(math.pi / 12), math.sin(math.pi / 12)] for kind in ("a", "the")}
+    options = ZeroShotOptions(labels=("cat", "dog"), templates=("a {}", "the {}"))
+    image = {"q-0": F.normalize(torch.ones(2), dim=0)}
+    scorer: Any = FakeScorer([item(0, texts=0)], image, lambda texts: torch.tensor([table[text] for text in texts]))
+    assert ZeroShotClassification(options, model=FACTS).submission(scorer) == [{"id": "q-0", "label": "cat"}]
 
 
 def test_the_labels_of_the_split_are_the_classes_where_none_are_given() -> None:

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.testing import assert_close
 
 from renaissance.api import Features
 from renaissance.data.captions import caption_key
-from renaissance.data.collate import Collator, chosen_caption, image_batches, text_batches
+from renaissance.data.collate import Collator, caption_keys, chosen_caption, image_batches, text_batches
 from renaissance.data.readers.sources import FileImage
 from renaissance.data.records import Record
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
 from renaissance.recipe import Augmentation
 from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.pairing import positives
 from renaissance.toolkit.text import WordTokenizer
 
 Processors = tuple[ImageProcessor, WordTokenizer]
@@ -75,6 +78,39 @@ def test_a_sample_is_the_same_whatever_is_in_the_batch_with_it(records: list[Rec
     assert together.images is not None
     assert_close(alone.images.pixels[0], together.images.pixels[4], rtol=0, atol=0)
     assert alone.seeds[0] == together.seeds[4] == sample_seed(5, 2, "picture-4")
+
+
+def test_a_caption_of_another_record_of_the_image_belongs_to_it(records: list[Record], processors: Processors) -> None:
+    first, second = (replace(record, captions=(f"a square {n}",)) for n, record in enumerate(records[:2]))
+    translated = replace(first, id="de 0", captions=("ein Quadrat", "eine Form"))
+    batch = Collator(*processors, seed=0)([first, translated, second], 0)
+    belongs = positives(batch.caption_keys, batch.text_keys)
+    assert belongs.tolist() == [[True, True, False], [False, False, True]]
+    assert batch.caption_keys[0].tolist() == [caption_key(text) for text in (*first.captions, *translated.captions)]
+
+
+def test_in_evaluation_every_record_of_an_image_has_all_of_its_captions(records: list[Record]) -> None:
+    translated = replace(records[0], id="de 0", captions=("ein Quadrat",))
+    keys = caption_keys([records[0], records[1], translated])
+    assert keys[0].tolist() == keys[2].tolist()
+    assert keys[0].tolist() == [caption_key(text) for text in (*records[0].captions, "ein Quadrat")]
+    assert caption_key("ein Quadrat") not in keys[1].tolist()
+
+
+def test_a_batch_in_two_parts_has_the_pixels_of_the_whole(records: list[Record], processors: Processors) -> None:
+    Image.linear_gradient("L").convert("RGB").save(records[0].image.name)
+    shared = [replace(records[0], id=f"view {n}") for n in range(3)]
+    collator = Collator(*processors, seed=5, augmentation=Augmentation(crop=(0.2, 0.5)))
+    epochs = [0, 0, 4]
+
+    def seen(rows: slice) -> Tensor:
+        batch = collator(shared[rows], epochs[rows])
+        assert batch.images is not None
+        return batch.images.pixels[batch.pairs[:, 0]]
+
+    whole = seen(slice(0, 3))
+    assert torch.equal(whole, torch.cat([seen(slice(0, 1)), seen(slice(1, 3))]))
+    assert len({pixels.numpy().tobytes() for pixels in whole}) == 3
 
 
 def test_augmentation_differs_between_epochs(pictures: Path, records: list[Record], processors: Processors) -> None:

@@ -38,6 +38,12 @@ def painted(name: str, colour: str, size: tuple[int, int] = (16, 8)) -> Kept:
     return Kept(name, buffer.getvalue())
 
 
+def gradient() -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 RED, BLUE, GREEN = (painted(colour, colour) for colour in ("red", "blue", "green"))
 BROKEN = Kept("broken", b"no picture")
 
@@ -199,9 +205,7 @@ def test_loader_processes_can_take_it(images: ImageProcessor, texts: WordTokeniz
 
 def test_a_sample_is_drawn_by_seed_epoch_and_id_alone(images: ImageProcessor, texts: WordTokenizer) -> None:
     collator = ItemCollator(images, texts, 0, augmentation=Augmentation(crop=(0.2, 0.5)))
-    gradient = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(gradient, "PNG")
-    items = [item(n, (Kept(f"g{n}", gradient.getvalue()),)) for n in range(3)]
+    items = [item(n, (Kept(f"g{n}", gradient()),)) for n in range(3)]
 
     def pixels(batch: Any, row: int) -> Tensor:
         return batch.images.pixels[row]  # type: ignore[no-any-return]  # a batch of images
@@ -210,6 +214,35 @@ def test_a_sample_is_drawn_by_seed_epoch_and_id_alone(images: ImageProcessor, te
     assert torch.equal(pixels(first, 1), pixels(alone, 0))
     assert not torch.equal(pixels(first, 0), pixels(first, 1))
     assert not torch.equal(pixels(first, 0), pixels(later, 0))
+
+
+def test_a_batch_in_two_parts_has_the_pixels_of_the_whole(images: ImageProcessor, texts: WordTokenizer) -> None:
+    changes = Augmentation(crop=(0.2, 0.5))
+    collator = ItemCollator(images, texts, 0, augmentation=changes, on_bad_sample="skip")
+    shaded = Kept("shaded", gradient())
+    items = [item(0, (BROKEN,)), item(1, (shaded,)), item(2, (shaded, shaded)), item(3, (shaded,))]
+    epochs = [0, 0, 1, 0]
+
+    def seen(rows: slice) -> Tensor:
+        batch = collator(items[rows], epochs[rows])
+        assert batch.images is not None
+        return batch.images.pixels[batch.pairs[:, 0]]
+
+    whole = seen(slice(0, 4))
+    assert torch.equal(whole, torch.cat([seen(slice(0, 2)), seen(slice(2, 4))]))
+    assert torch.equal(whole[1], whole[2])  # both images of one item
+    assert len({pixels.numpy().tobytes() for pixels in whole}) == 3
+
+
+def test_regions_are_not_augmented(images: ImageProcessor, texts: WordTokenizer) -> None:
+    boxed = item(0, (Kept("shaded", gradient()),), boxes=((0, 0, 128, 200), (9, 9, 99, 99)))
+    plain = ItemCollator(images, texts, 0, regions=True)([boxed, boxed], 0)
+    changes = Augmentation(crop=(0.2, 0.5), flip=True, randaugment=2)
+    changed = ItemCollator(images, texts, 0, regions=True, augmentation=changes)([boxed, boxed], 0)
+    assert plain.images is not None
+    assert changed.images is not None
+    assert torch.equal(plain.images.pixels, changed.images.pixels)
+    assert len(changed.images.pixels) == 2
 
 
 def test_tasks_that_read_items_differently_are_refused(images: ImageProcessor, texts: WordTokenizer) -> None:

@@ -57,6 +57,12 @@ def test_each_part_has_its_share_of_every_block(mixture: Mixture) -> None:
     assert Counter(slots) == {0: 5000, 1: 3000, 2: 2000}
 
 
+def test_a_part_goes_on_in_the_next_block_where_it_was(mixture: Mixture) -> None:
+    slots = mixture.slots(0, BLOCK, 1) + mixture.slots(1, BLOCK, 1)
+    for part, count in enumerate(mixture.counts):
+        assert [position for other, position in slots if other == part] == list(range(2 * count))
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1e9, 1e-9, 1.0), (0.1, 0.2, 0.7)])
 def test_the_shares_fill_a_block_and_no_part_is_left_out(weights: Any, mixture: Mixture) -> None:
     counts = replace(mixture, weights=weights).counts

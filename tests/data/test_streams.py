@@ -124,6 +124,12 @@ def test_an_epoch_has_each_sample_once(stream: Stream, buffer: int, interleave: 
         assert len(seen) == len(set(seen)) == COUNT - COUNT % 2
 
 
+def test_the_micro_batches_of_an_epoch_have_each_sample_once(stream: Stream) -> None:
+    each = plan(batch_size=8, accumulation=2)
+    seen = [text for part in told(stream, each, range(2 * each.steps_per_epoch)) for text in part]
+    assert len(seen) == len(set(seen)) == each.steps_per_epoch * 8
+
+
 def test_each_epoch_and_seed_has_an_order_of_its_own(stream: Stream) -> None:
     steps = plan().steps_per_epoch
     first, second = told(stream, plan(), range(steps)), told(stream, plan(), range(steps, 2 * steps))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import get_context
 from torch.nn.parallel import DistributedDataParallel
 
+from renaissance.assemble import assemble
+from renaissance.resolve import resolve
 from renaissance.training.train_step import TrainStep
+from tests.processes import in_two_processes
 
 TASKS: dict[str, dict[str, Any]] = {
     "mlm": {"at_least_one": True, "distillation": 0.4, "distillation_ramp": 4},
@@ -40,33 +40,25 @@ def stepped(step: torch.nn.Module, batch: Any) -> dict[str, Tensor]:
     return {**gradients, **figures, **inner.state_dict(), **inner.momentum.tensors()}
 
 
-def work(rank: int, folder: str, model: Any, batches: list[Any]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(stepped(DistributedDataParallel(TrainStep(model, WEIGHTS)), batches[rank]), f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+def built(spec: str) -> Any:
+    return assemble(resolve(spec, TASKS), seed=0).train()
+
+
+def work(rank: int, folder: str, spec: str, batches: list[Any]) -> None:
+    step = DistributedDataParallel(TrainStep(built(spec), WEIGHTS))
+    torch.save(stepped(step, batches[rank]), f"{folder}/{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def results(
-    tiny_model: Callable[..., Any], tiny_batch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    tiny_spec: Callable[..., str], tiny_batch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """What one process makes of eight pairs, and what two make of five and three."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("ranks")
-    model = tiny_model(TASKS)
+    model = built(tiny_spec())
     parts = [tiny_batch(model, 5), tiny_batch(model, 3, first=5)]
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    context = get_context("fork" if not torch.cuda.is_initialized() else "spawn")
-    processes = [context.Process(target=work, args=(rank, str(folder), model, parts)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    in_two_processes(work, folder, tiny_spec(), parts)
     alone = stepped(TrainStep(model, WEIGHTS), tiny_batch(model, 8))
     return alone, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import get_context
 from torch.nn.parallel import DistributedDataParallel
 
 from renaissance.api import Features
+from renaissance.assemble import assemble
+from renaissance.resolve import resolve
 from renaissance.toolkit.distributed import gather, gather_features, offset, total
 from renaissance.training.train_step import TrainStep
+from tests.processes import in_two_processes
 
 TASKS = {"mlm": {"at_least_one": True}, "itm": {}, "itc": {"width": 16}}
 WEIGHTS = {"mlm": 1.0, "itm": 0.5, "itc": 2.0}
@@ -51,37 +51,28 @@ def gathered_rules(rank: int) -> dict[str, Any]:
     }
 
 
-def work(rank: int, folder: str, model: Any, batches: list[Any]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    step = DistributedDataParallel(TrainStep(model, WEIGHTS))
+def built(spec: str) -> Any:
+    return assemble(resolve(spec, TASKS), seed=0).train()
+
+
+def work(rank: int, folder: str, spec: str, batches: list[Any]) -> None:
+    step = DistributedDataParallel(TrainStep(built(spec), WEIGHTS))
     loss, gradients, after = stepped(step, batches[rank])
     torch.save(
         {"loss": loss, "gradients": gradients, "after": after, "gathered": gathered_rules(rank)}, f"{folder}/{rank}.pt"
     )
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def results(
-    tiny_model: Callable[..., Any], tiny_batch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    tiny_spec: Callable[..., str], tiny_batch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, list[Any]]:
     """What one process makes of eight pairs, and what two make of four each."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("ranks")
-    model = tiny_model(TASKS)
+    model = built(tiny_spec())
     halves = [tiny_batch(model, 4), tiny_batch(model, 4, first=4)]
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    context = get_context("fork" if not torch.cuda.is_initialized() else "spawn")
-    processes = [context.Process(target=work, args=(rank, str(folder), model, halves)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    in_two_processes(work, folder, tiny_spec(), halves)
     alone = stepped(TrainStep(model, WEIGHTS), tiny_batch(model, 8))
     return alone, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 

@@ -44,6 +44,9 @@ def read(root: Path, problems: Problems) -> Iterator[RawItem]:
         SampleError: a row cannot be used, and bad samples are errors.
     """
     names = {split: f"v2_OpenEnded_mscoco_{subset}_questions.json" for split, subset in SUBSETS.items()}
+    for split in ANSWERED:
+        if (root / _annotations(split)).is_file():  # answers without their questions: a download that is not complete
+            require(root, names[split], page=VQAV2_PAGE)
     for split, questions in splits_there(root, names, page=VQAV2_PAGE).items():
         folder = "test2015" if split.startswith("test") else SUBSETS[split]
         images = image_folder(root, (folder,), problems, page=VQAV2_PAGE)
@@ -103,13 +106,17 @@ def _answer_of(answer: Any) -> str:
 # --- questions and their answers -------------------------------------------------------------------------------------
 
 
+def _annotations(split: str) -> str:
+    return f"v2_mscoco_{SUBSETS[split]}_annotations.json"
+
+
 def _unanswered(questions: Path) -> Iterator[tuple[str, _Pair]]:
     for number, question in enumerate(json_items(questions, "questions"), start=1):
         yield f"{questions.name}, question {number}", _Pair(question, None)
 
 
 def _answered(root: Path, split: str, questions: Path) -> Iterator[tuple[str, _Pair]]:
-    annotations = require(root, f"v2_mscoco_{SUBSETS[split]}_annotations.json", page=VQAV2_PAGE)
+    annotations = require(root, _annotations(split), page=VQAV2_PAGE)
     _check_subset(annotations, SUBSETS[split])
     together = False
     waiting: dict[str, list[tuple[str, Any]]] = {}  # questions, by id

@@ -66,6 +66,14 @@ def test_questions_of_the_test_splits_have_no_answers(root: Path, prepared: Prep
     assert data.manifest["images"]["count"] == 1
 
 
+@pytest.mark.parametrize("subset", ["train2014", "val2014"])
+def test_answers_without_their_questions_are_an_error(subset: str, root: Path, prepared: Prepare) -> None:
+    write_split(root, "test2015", [question(1)], None)
+    write_json(root / f"v2_mscoco_{subset}_annotations.json", {"annotations": [annotation(1)]})
+    with pytest.raises(DataError, match=rf"has no 'v2_OpenEnded_mscoco_{subset}_questions.json'.*visualqa"):
+        prepared("vqav2", root)
+
+
 def test_annotations_in_another_order_are_joined(root: Path, prepared: Prepare) -> None:
     questions = [question(number, text=f"Question {number}?") for number in range(5)]
     annotations = [annotation(number, multiple_choice_answer=str(number)) for number in (3, 0, 4, 2, 1)]
