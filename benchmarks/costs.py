@@ -8,7 +8,8 @@ from pathlib import Path
 from renaissance.cost import PRESETS, SHARDS, Cost, cost
 
 PAGE = Path(__file__).parent.parent / "docs" / "costs.md"
-SMALL, BASE = "deit-tiny + electra-small, two-tower", "vit-base + electra-base, two-tower, lxmert(layers=10)"
+SMALL = "deit-tiny(pooler=true) + electra-small, two-tower"
+BASE = "vit-base(pooler=true) + electra-base, two-tower, lxmert(layers=10)"
 FREEZING = ("", ", frozen vision", ", frozen text", ", frozen both")
 # The paper's figures in millions, where it gives them (arXiv 2411.06657); trainable where something is frozen.
 PAPER: dict[str, float | None] = {
@@ -27,9 +28,9 @@ HEADER = """# What models cost
 Parameters with the heads of MLM and ITM, FLOPs of a pair with a text of 32 tokens (15% masked), and memory in fp32 at a
 batch of 32. `renaissance cost SPEC` prints each; `make costs` writes this page.
 
-The paper counts the pooler of its ViTs (37,056 parameters in DeiT-tiny, 590,592 in ViT-base), which nothing reads and
-the tower here does not have. Its one-tower models differ from these by 0.23M, which is not explained; that of Swin-S
-cannot be built (see [Backbones](backbones.md)).
+The paper counts the pooler of its ViTs, which nothing reads and a tower here has only where `pooler=true` asks for it.
+Its one-tower models differ from these by 0.23M, which is not explained; that of Swin-S cannot be built (see
+[Backbones](backbones.md)).
 
 ## The paper's models
 

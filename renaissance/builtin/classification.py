@@ -5,28 +5,28 @@ Letters in shapes: P pairs, I items, S images of an item, D width of a pooled ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance.api import Batch, Encoded, Item, ItemScorer, Joint, ModelFacts, Pairs, Score, TaskLoss, Views
+from renaissance.api import Batch, Encoded, Item, ItemScorer, Joint, ModelFacts, Pairs, Score, TaskLoss
 from renaissance.builtin.downstream_entries import (
     EntailmentOptions,
     Nlvr2Options,
     OwnLabels,
     VqaOptions,
 )
-from renaissance.builtin.goals import Goal, consistency, one_label, soft_answers
+from renaissance.builtin.goals import Goal, GoalHead, consistency, one_label, soft_answers
 from renaissance.builtin.labels import Labels, SoftLabels, known
 from renaissance.errors import DataError
 from renaissance.toolkit.attention import initialise
 from renaissance.toolkit.metrics import finite
 
 
-class JointHead(nn.Module):
+class JointHead(GoalHead):
     """A two-layer MLP over the pooled vectors of an item's images with its text, one beside the other.
 
     name: the task, whose targets are `batch.targets[name]`. The head is the classifier of ViLT (arXiv 2102.03334).
@@ -43,25 +43,6 @@ class JointHead(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.outer = nn.Linear(hidden, goal.outputs)
         initialise(self)
-
-    @property
-    def targets(self) -> Callable[[Sequence[Item]], Tensor]:
-        """What makes the targets of a batch of the items."""
-        return self.goal.targets
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What the outputs stand for; nothing where the output is a number."""
-        return self.goal.labels
-
-    def probabilities(self, output: Tensor) -> Tensor:
-        """Return the probability of each label [K] from what `decide` gives for an item [K]."""
-        assert self.goal.probabilities is not None
-        return self.goal.probabilities(output)
-
-    def views(self, batch: Batch) -> Views:
-        """Labels are told from plain inputs."""
-        return Views()
 
     def pairs(self, encoded: Encoded, batch: Batch, published: Mapping[str, Any]) -> Pairs:
         """Return the pairs of the batch: the text of each item with each of its images.

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from renaissance.api import Item, Score
+from renaissance.api import Batch, Item, Score, Views
 from renaissance.builtin.labels import Labels, Numbers, SoftLabels
 from renaissance.toolkit.agreement import agreement_score, determination, f1, matthews, pearson, spearman
 from renaissance.toolkit.metrics import accuracy_score, chosen, macro_score, numbered, ranks
@@ -45,6 +45,31 @@ class Goal:
     def judged(self, items: Sequence[Item], outputs: Tensor) -> list[Score]:
         """Return the scores of outputs fp32 [I, K]; none where no item says what is right (a hidden test split)."""
         return self.scores(items, outputs) if any(map(self.answered, items)) else []
+
+
+class GoalHead(nn.Module):
+    """What heads with a goal have in common, whatever they read."""
+
+    goal: Goal
+
+    @property
+    def targets(self) -> Callable[[Sequence[Item]], Tensor]:
+        """What makes the targets of a batch of the items."""
+        return self.goal.targets
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the outputs stand for; nothing where the output is a number."""
+        return self.goal.labels
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return the probability of each label [K] from what `decide` gives for an item [K]."""
+        assert self.goal.probabilities is not None
+        return self.goal.probabilities(output)
+
+    def views(self, batch: Batch) -> Views:
+        """Labels are told from plain inputs."""
+        return Views()
 
 
 # --- one label ------------------------------------------------------------------------------------------------------

@@ -149,6 +149,8 @@ def with_sizes(config: PreTrainedConfig, changes: Mapping[str, Any]) -> PreTrain
             values[name] = [value, value] if isinstance(values[name], list) else value
         else:
             change(config, values, name, value)
+    if "width" in changes and "pooler_output_size" in values:
+        values["pooler_output_size"] = changes["width"]  # the library fills it with the width that the config had
     try:
         changed = config_from(values)
     except ModelFileError as error:

@@ -5,15 +5,15 @@ Letters in shapes: V images or T texts (B either), I items, W width of a vector,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from renaissance.api import Batch, Encoded, Item, ItemScorer, Joint, Modality, ModelFacts, Pairs, Score, TaskLoss, Views
+from renaissance.api import Batch, Encoded, Item, ItemScorer, Joint, Modality, ModelFacts, Pairs, Score, TaskLoss
 from renaissance.builtin.classification import goal_loss, outputs_of
 from renaissance.builtin.downstream_entries import GLUE_LABELS, ImageClassificationOptions, TextClassificationOptions
-from renaissance.builtin.goals import Goal, accuracy_by_item, binary, classes, one_label, one_number
+from renaissance.builtin.goals import Goal, GoalHead, accuracy_by_item, binary, classes, one_label, one_number
 from renaissance.builtin.labels import Labels, Numbers, known
 from renaissance.errors import DataError
 from renaissance.toolkit.attention import initialise
@@ -22,7 +22,7 @@ TEXTS = "text-classification"
 IMAGES = "image-classification"
 
 
-class UnimodalHead(nn.Module):
+class UnimodalHead(GoalHead):
     """A linear layer over the vector of each item's image, or of its text (two texts are tokenized as one pair)."""
 
     slots, regions = 1, False
@@ -35,25 +35,6 @@ class UnimodalHead(nn.Module):
         self.paired = modality == "text"
         self.head = nn.Linear(width, goal.outputs)
         initialise(self)
-
-    @property
-    def targets(self) -> Callable[[Sequence[Item]], Tensor]:
-        """What makes the targets of a batch of the items."""
-        return self.goal.targets
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What the outputs stand for; nothing where the output is a number."""
-        return self.goal.labels
-
-    def probabilities(self, output: Tensor) -> Tensor:
-        """Return the probability of each label [K] from what `decide` gives for an item [K]."""
-        assert self.goal.probabilities is not None
-        return self.goal.probabilities(output)
-
-    def views(self, batch: Batch) -> Views:
-        """Labels are told from plain inputs."""
-        return Views()
 
     def pairs(self, encoded: Encoded, batch: Batch, published: Mapping[str, Any]) -> None:
         """Nothing is fused."""

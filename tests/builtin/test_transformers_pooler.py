@@ -46,6 +46,7 @@ def test_a_kept_text_pooler_gives_the_pooled_vector(model: str) -> None:
 def test_a_kept_vision_pooler_gives_the_pooled_vector(model: str, name: str) -> None:
     tower = vision_tower(model, pooler=True)
     features = tower(pixels())
+    assert features.pooled.shape == (3, tower.width)  # whatever the width that the type has by itself
     torch.testing.assert_close(features.pooled, getattr(tower.model, name)(features.tokens))
 
 
