@@ -35,7 +35,7 @@ from torchvision import transforms
 
 from renaissance.data.augment import augment
 from renaissance.data.pixels import decode_pixels
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -27,7 +27,7 @@ from torch.optim import AdamW
 
 from renaissance.api import Batch, Features, Modality, Task, TextInput, VisionInput
 from renaissance.assemble import Assembly, assemble
-from renaissance.recipe import Optimiser
+from renaissance.recipe.training import Optimiser
 from renaissance.resolve import resolve
 from renaissance.training.optimiser import make_optimiser
 from renaissance.training.train_step import TrainStep

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from renaissance.api import TaskEntry
 from renaissance.errors import SpecError
-from renaissance.recipe import Recipe, TaskUse
+from renaissance.recipe import Recipe
+from renaissance.recipe.training import TaskUse
 from renaissance.registry import Registry
 from renaissance.spec import shown
 

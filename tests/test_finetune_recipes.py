@@ -18,7 +18,9 @@ from renaissance.data.prepare import prepare
 from renaissance.data.prepared import Prepared
 from renaissance.data.world.build import write_world
 from renaissance.errors import SpecError
-from renaissance.recipe import PreparedData, Recipe, SavedStart, as_recipe, load_recipe, validate_recipe
+from renaissance.recipe import Recipe, as_recipe, load_recipe, validate_recipe
+from renaissance.recipe.data import PreparedData
+from renaissance.recipe.start import SavedStart
 from renaissance.registry import default_registry
 from renaissance.training import loop
 from renaissance.uses import select_tasks
@@ -182,7 +184,7 @@ def test_a_run_that_was_stopped_while_its_twin_trained_is_resumed(
     recipe = small(FOLDER / "snli-ve.yaml", pretrained("snli-ve"), corpora / "snli-ve")
     recipe = recipe.model_copy(update={"checkpoint_every": 1})
     whole = renaissance.run(recipe, out=tmp_path / "whole")
-    real, done = loop._update, list[int]()
+    real, done = loop.update, list[int]()
 
     def update(*arguments: Any, **options: Any) -> Any:
         if len(done) == 5:  # three updates of the model, two of its twin
@@ -191,7 +193,7 @@ def test_a_run_that_was_stopped_while_its_twin_trained_is_resumed(
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_update", update)
+        patch.setattr(loop, "update", update)
         with pytest.raises(KeyboardInterrupt):
             renaissance.run(recipe, out=tmp_path / "stopped")
     resumed = renaissance.run(recipe, out=tmp_path / "stopped", resume=True)

@@ -10,7 +10,8 @@ import yaml
 
 from renaissance.errors import SpecError
 from renaissance.plain_yaml import parse_yaml
-from renaissance.recipe import Recipe, SavedStart, json_schema, load_recipe, validate_recipe
+from renaissance.recipe import Recipe, json_schema, load_recipe, validate_recipe
+from renaissance.recipe.start import SavedStart
 
 LEAST: dict[str, Any] = {"start": "vit-base + bert-base", "tasks": {"mlm": {}}}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from renaissance.errors import UnknownComponentError
-from renaissance.recipe import BUILTIN_RECIPES, SavedStart, load_recipe
+from renaissance.recipe import BUILTIN_RECIPES, load_recipe
+from renaissance.recipe.start import SavedStart
 from renaissance.registry import default_registry
 from renaissance.resolve import resolve
 from renaissance.shorthand import parse_spec

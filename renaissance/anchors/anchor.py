@@ -13,7 +13,8 @@ from renaissance.data.readers.published import LAYOUTS
 from renaissance.errors import SpecError
 from renaissance.importing.importers import IMPORTERS, checked_options
 from renaissance.plain_yaml import parse_yaml
-from renaissance.recipe import BUILTIN_RECIPES, Name
+from renaissance.recipe import BUILTIN_RECIPES
+from renaissance.recipe.values import Name
 from renaissance.spec import JsonOptions, Strict, did_you_mean, explain, shown
 
 ANCHORS = BUILTIN_RECIPES / "reproduce"

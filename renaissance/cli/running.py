@@ -77,7 +77,8 @@ def run(
 
 def _check_early(path: Path, changes: Sequence[str]) -> None:
     """Show the faults of a recipe before torch is imported, which takes seconds."""
-    from renaissance.recipe import SavedStart, load_recipe
+    from renaissance.recipe import load_recipe
+    from renaissance.recipe.start import SavedStart
     from renaissance.registry import default_registry
     from renaissance.resolve import resolve
     from renaissance.uses import select_tasks
@@ -151,7 +152,7 @@ def measured_again(done: Run, progress: Progress) -> dict[str, Any] | None:
 
 def _cheapest(done: Run) -> tuple[str, str] | None:
     """Return the split and the task that cost least to measure again: ITM if there is, on the smallest split."""
-    from renaissance.recipe import ImagesData
+    from renaissance.recipe.data import ImagesData
 
     measured = {(row["split"], row["task"]) for row in done.scores["scores"] if row["model"] == "trained"}
     data = done.recipe.data

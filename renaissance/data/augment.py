@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor, rgb_pixels
 
 

@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from renaissance import recipe
 from renaissance.api import Batch, Features, TextInput, TextProcessor, VisionInput
 from renaissance.data.augment import augment
 from renaissance.data.captions import caption_key
@@ -22,7 +21,8 @@ from renaissance.data.pixels import picture_for
 from renaissance.data.records import Record
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.training import Augmentation
+from renaissance.recipe.values import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 
 Value = TypeVar("Value")
@@ -44,7 +44,7 @@ class Collator:
     images: ImageProcessor | None
     texts: TextProcessor
     seed: int
-    augmentation: recipe.Augmentation | None = None
+    augmentation: Augmentation | None = None
     on_bad_sample: OnBadSample = "error"
     stored_vision: Callable[[Sequence[Record]], Features] | None = None
     stored_text: Callable[[Sequence[str]], Features] | None = None

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from renaissance import recipe
 from renaissance.api import Batch, Box, Item, ItemTask, TextInput, TextProcessor, VisionInput
 from renaissance.data.augment import augment
 from renaissance.data.blind import Blindfold
@@ -23,7 +22,8 @@ from renaissance.data.decode import decode
 from renaissance.data.pixels import decode_pixels
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import DataError, SampleError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.training import Augmentation
+from renaissance.recipe.values import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 
 Picture = TypeVar("Picture")
@@ -159,7 +159,7 @@ class ItemCollator:
     slots: int = 1
     regions: bool = False
     paired: bool = False
-    augmentation: recipe.Augmentation | None = None
+    augmentation: Augmentation | None = None
     on_bad_sample: OnBadSample = "error"
     blindfold: Blindfold | None = None
 

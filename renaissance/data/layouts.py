@@ -10,7 +10,7 @@ from typing import cast
 
 from renaissance.api import Box
 from renaissance.errors import DataError, SampleError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.values import OnBadSample
 from renaissance.spec import did_you_mean, shown
 
 MAX_LINES = 1000

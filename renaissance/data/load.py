@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from renaissance import recipe
 from renaissance.api import Item
 from renaissance.data.hashing import stable_hash
 from renaissance.data.mixtures import Mixture
@@ -22,13 +21,15 @@ from renaissance.data.splits import split_records
 from renaissance.data.streams import Stream, open_stream
 from renaissance.data.world.write import prepare_world
 from renaissance.errors import DataError
+from renaissance.recipe.data import Columns, Data, ImagesData, MixtureData, PreparedData, Split, StreamData, WorldData
+from renaissance.recipe.values import OnBadSample
 
 
 def load_data(
-    data: recipe.Data,
+    data: Data,
     *,
     cache: Path,
-    on_bad_sample: recipe.OnBadSample,
+    on_bad_sample: OnBadSample,
     validation: int,
     items: bool = False,
 ) -> DataSet:
@@ -41,15 +42,15 @@ def load_data(
         DataError: the data are missing, lack a column, or are not enough.
         SampleError: a row cannot be used, and `on_bad_sample` is "error".
     """
-    if isinstance(data, recipe.MixtureData):
+    if isinstance(data, MixtureData):
         return _mixture(data, cache, on_bad_sample, validation, items=items)
-    if isinstance(data, recipe.StreamData):
+    if isinstance(data, StreamData):
         return _stream(data, cache, on_bad_sample, validation, items=items)
-    if isinstance(data, recipe.WorldData):
+    if isinstance(data, WorldData):
         data = _of_world(data, cache)
     if data.path is None:
         raise DataError("The recipe does not say where its data are. Try: --data FOLDER, or set data.path.")
-    if isinstance(data, recipe.PreparedData):
+    if isinstance(data, PreparedData):
         return _prepared(data, Path(data.path).expanduser(), validation, items=items)
     if items:
         raise _no_items()
@@ -60,19 +61,19 @@ def load_data(
     return replace(found, facts=(*read.facts, size, *found.facts), skipped=read.skipped)
 
 
-def _of_world(data: recipe.WorldData, cache: Path) -> recipe.ImagesData:
+def _of_world(data: WorldData, cache: Path) -> ImagesData:
     """Generate the scenes, if they are not there yet; return how to read them."""
-    return recipe.ImagesData(
+    return ImagesData(
         path=str(prepare_world(data, cache)),
-        columns=recipe.Columns(image="image", caption="caption", id="id"),
-        train=recipe.Split(where={"split": "train"}),
+        columns=Columns(image="image", caption="caption", id="id"),
+        train=Split(where={"split": "train"}),
         hold_out=(),
-        splits={"test": recipe.Split(where={"split": "test"})},
+        splits={"test": Split(where={"split": "test"})},
         seed=data.seed,
     )
 
 
-def _prepared(data: recipe.PreparedData, folder: Path, validation: int, *, items: bool) -> DataSet:
+def _prepared(data: PreparedData, folder: Path, validation: int, *, items: bool) -> DataSet:
     """Return the samples of prepared data: its items, or the images with captions that they are."""
     prepared = Prepared(folder)
     names = data.splits or tuple(name for name in prepared.splits if name != data.train)
@@ -105,9 +106,7 @@ def _no_items() -> DataError:
 # --- streams and mixtures ---------------------------------------------------------------------------------------------
 
 
-def _stream(
-    data: recipe.StreamData, cache: Path, on_bad_sample: recipe.OnBadSample, validation: int, *, items: bool
-) -> DataSet:
+def _stream(data: StreamData, cache: Path, on_bad_sample: OnBadSample, validation: int, *, items: bool) -> DataSet:
     """Return a stream to train on, and the splits that are named beside it."""
     if items:
         raise _no_items()
@@ -140,14 +139,12 @@ def _split_of(loaded: DataSet, wanted: str, name: str) -> tuple[Any, ...]:
     return loaded.splits[wanted]
 
 
-def _mixture(
-    data: recipe.MixtureData, cache: Path, on_bad_sample: recipe.OnBadSample, validation: int, *, items: bool
-) -> DataSet:
+def _mixture(data: MixtureData, cache: Path, on_bad_sample: OnBadSample, validation: int, *, items: bool) -> DataSet:
     """Return a mixture to train on, and the splits of its parts, each named after its part."""
     total = sum(part.weight for part in data.parts)
     loaded = []
     for part in data.parts:
-        able = not isinstance(part.data, recipe.StreamData) or "validation" in part.data.splits
+        able = not isinstance(part.data, StreamData) or "validation" in part.data.splits
         aside = math.ceil(validation * part.weight / total) if able else 0
         loaded.append(load_data(part.data, cache=cache, on_bad_sample=on_bad_sample, validation=aside, items=items))
     _check_names([found.train for found in loaded], data.names)

@@ -22,7 +22,7 @@ from renaissance.data.readers.streams import json_members
 from renaissance.durable import sha256_of
 from renaissance.errors import DataError, SampleError
 from renaissance.progress import Progress, Silent
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.values import OnBadSample
 from renaissance.spec import shown
 
 WORLD = "oracle.json"  # beside the files of each layout of a generated world

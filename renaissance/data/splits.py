@@ -10,17 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from renaissance import recipe
 from renaissance.data.captions import normalise
 from renaissance.data.families import families
 from renaissance.data.hashing import stable_hash
 from renaissance.data.records import DataSet, Record
 from renaissance.errors import DataError
+from renaissance.recipe.data import HoldOut, ImagesData, Split
 
 SHOWN_VALUES = 12
 
 
-def split_records(records: Sequence[Record], data: recipe.ImagesData, *, validation: int) -> DataSet:
+def split_records(records: Sequence[Record], data: ImagesData, *, validation: int) -> DataSet:
     """Return the records to train on, those set aside for validation, and the splits of the recipe.
 
     A split of `hold_out` has only records that could have been trained on (`data.train`), one for each id. Nothing is
@@ -62,7 +62,7 @@ class _Dealing:
     closed: set[int] = field(default_factory=set)
     facts: list[str] = field(default_factory=list)
 
-    def hold_out(self, part: recipe.HoldOut) -> None:
+    def hold_out(self, part: HoldOut) -> None:
         """Draw whole groups until their free candidates are the share that was asked for."""
         groups = self._groups(part.by)
         pool = self.candidates
@@ -102,14 +102,14 @@ class _Dealing:
         return [names[family] for family in found]
 
 
-def _check_names(data: recipe.ImagesData) -> None:
+def _check_names(data: ImagesData) -> None:
     names = [part.name for part in data.hold_out] + list(data.splits)
     for name in names:
         if names.count(name) > 1 or name in ("train", "validation"):
             raise DataError(f"The split name '{name}' is taken. Give each hold-out and split a name of its own.")
 
 
-def _candidates(records: Sequence[Record], data: recipe.ImagesData) -> list[int]:
+def _candidates(records: Sequence[Record], data: ImagesData) -> list[int]:
     """Return the records that could be trained on: those of `data.train`, without those of the named splits."""
     chosen = set(range(len(records))) if data.train is None else set(_matching(records, "train", data.train.where))
     for name, split in data.splits.items():
@@ -139,7 +139,7 @@ def _matching(records: Sequence[Record], name: str, where: Mapping[str, str | tu
     return found
 
 
-def _named(records: Sequence[Record], name: str, split: recipe.Split, seen: set[str]) -> list[int]:
+def _named(records: Sequence[Record], name: str, split: Split, seen: set[str]) -> list[int]:
     found = _matching(records, name, split.where)
     kept = [i for i in found if records[i].id in seen] if split.seen else found
     if not kept:
@@ -164,7 +164,7 @@ def _set_aside(
     return train, kept, f"validation: {len(kept):,} samples{less}"
 
 
-def _preference(records: Sequence[Record], train: recipe.Split | None) -> Callable[[int], tuple[int, ...]]:
+def _preference(records: Sequence[Record], train: Split | None) -> Callable[[int], tuple[int, ...]]:
     """Return a sort key: records of the value that is named first in `train.where` come first."""
     orders = {c: v for c, v in (train.where if train else {}).items() if isinstance(v, tuple)}
     return lambda i: tuple(values.index(records[i].fields[column]) for column, values in orders.items())

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from renaissance import recipe
 from renaissance.data.hashing import stable_hash
 from renaissance.data.records import Record
 from renaissance.data.sampling import BatchPlan, Indices, Part, epoch_order
 from renaissance.data.streaming.shards import Shard
 from renaissance.data.streaming.sources import find_shards
 from renaissance.errors import DataError, SpecError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.data import StreamData
+from renaissance.recipe.values import OnBadSample
 
 MOST_LANES = 8
 MOST_MEASURED = 5000
@@ -163,7 +163,7 @@ class OpenedStream:
     skipped: tuple[str, ...]
 
 
-def open_stream(data: recipe.StreamData, *, cache: Path, on_bad_sample: OnBadSample) -> OpenedStream:
+def open_stream(data: StreamData, *, cache: Path, on_bad_sample: OnBadSample) -> OpenedStream:
     """Return the stream of a recipe, and those of its splits that are splits of the same source.
 
     Raises:

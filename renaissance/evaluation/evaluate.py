@@ -25,7 +25,8 @@ from renaissance.evaluation.items import ModelItemScorer
 from renaissance.evaluation.scorer import ModelScorer
 from renaissance.features.frozen import Stores
 from renaissance.progress import Progress, Silent
-from renaissance.recipe import Data, ImagesData, OnBadSample, PreparedData
+from renaissance.recipe.data import Data, ImagesData, PreparedData
+from renaissance.recipe.values import OnBadSample
 from renaissance.registry import Registry, default_registry
 from renaissance.spec import shown
 from renaissance.toolkit.devices import moved

@@ -19,7 +19,9 @@ from renaissance.evaluation.evaluate import SplitScores
 from renaissance.features.frozen import Stores
 from renaissance.models.two_tower import holds_still
 from renaissance.progress import Progress
-from renaissance.recipe import Bridge, Optimiser, Recipe
+from renaissance.recipe import Recipe
+from renaissance.recipe.evaluation import Bridge
+from renaissance.recipe.training import Optimiser
 from renaissance.toolkit.losses import multi_positive_nce
 from renaissance.toolkit.metrics import finite, recalls
 from renaissance.toolkit.pairing import first_of_equal, positives

@@ -25,3 +25,27 @@ class Clock:
             whole = time.perf_counter() - began
             self.seconds[phase] = self.seconds.get(phase, 0.0) + whole - self._inner
             self._inner = outer + whole
+
+
+class Stopwatch:
+    """Wall seconds of training, `before` of them in earlier parts of a resumed run."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._began = before, time.perf_counter()
+
+    def since_start(self) -> float:
+        """Seconds of this part."""
+        return time.perf_counter() - self._began
+
+    def seconds(self) -> float:
+        """Seconds of all parts."""
+        return self._before + self.since_start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done inside."""
+        stopped = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._began += time.perf_counter() - stopped

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,18 +14,16 @@ from torch import nn
 
 from renaissance.api import Batch
 from renaissance.assemble import Assembly
-from renaissance.durable import write_atomically
-from renaissance.errors import CheckpointError, NonFiniteError
+from renaissance.errors import CheckpointError
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe
-from renaissance.toolkit.devices import moved
-from renaissance.toolkit.random import stream_seed
 from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
+from renaissance.training.clock import Stopwatch
+from renaissance.training.log import Log
 from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
 from renaissance.training.teacher import Kept
-from renaissance.training.train_step import StepOutput, TrainStep
-
-LOG_EVERY = 10
+from renaissance.training.train_step import TrainStep
+from renaissance.training.update import update
 
 Batches = Callable[[int, int], Iterator[tuple[int, list[Batch]]]]
 
@@ -79,13 +74,13 @@ def train(
     skipped = dict.fromkeys(state.get("skipped", ()))
     warmup = recipe.schedule.warmup(steps)
     model = accelerator.prepare(step_module)
-    log = _Log(folder, accelerator, recipe.batch.size, first)
-    clock = _Stopwatch(float(state.get("seconds", 0.0)))
+    log = Log(folder, accelerator, recipe.batch.size, first)
+    clock = Stopwatch(float(state.get("seconds", 0.0)))
     model.train()
     for step, parts in progress.track(batches(first, steps - first), steps - first, "Training"):
         share = factor(step, steps, warmup, recipe.schedule.decay)
         set_learning_rate(optimiser, share)
-        output = _update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
+        output = update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
         momentum.update()
         skipped |= dict.fromkeys(line for part in parts for line in part.skipped)
         done = step + 1
@@ -104,84 +99,6 @@ def train(
 
 def _of_all_processes(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gather_object(list(lines))))
-
-
-class _Stopwatch:
-    """Wall seconds of training, `before` of them in earlier parts of a resumed run."""
-
-    def __init__(self, before: float) -> None:
-        self._before, self._began = before, time.perf_counter()
-
-    def since_start(self) -> float:
-        """Seconds of this part."""
-        return time.perf_counter() - self._began
-
-    def seconds(self) -> float:
-        """Seconds of all parts."""
-        return self._before + self.since_start()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what is done inside."""
-        stopped = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._began += time.perf_counter() - stopped
-
-
-def _update(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    parts: list[Batch],
-    *,
-    step: int,
-    recipe: Recipe,
-    accelerator: Accelerator,
-) -> StepOutput:
-    """Run one update; each of its micro-batches weighs the same."""
-    outputs: list[StepOutput] = []
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        for number, part in enumerate(parts):
-            # dropout is a function of (seed, step, part, rank), so that a resumed run needs no state of a generator
-            torch.manual_seed(stream_seed(recipe.seed, step, number, accelerator.process_index))
-            last = number + 1 == len(parts)
-            with nullcontext() if last else accelerator.no_sync(model):
-                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    output = cast(StepOutput, model(moved(part, accelerator.device)))
-                _check_losses(output, step)
-                accelerator.backward(output.loss / len(parts))
-            outputs.append(output)
-    trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    limit = recipe.optimiser.clip_norm
-    norm = torch.nn.utils.clip_grad_norm_(trained, float("inf") if limit is None else limit)
-    if not torch.isfinite(norm):
-        raise NonFiniteError(_diverged(f"the gradient's norm is {float(norm)}", step))
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return _mean(outputs)
-
-
-def _check_losses(output: StepOutput, step: int) -> None:
-    for name, loss in output.losses.items():
-        if not torch.isfinite(loss):
-            raise NonFiniteError(_diverged(f"the loss of '{name}' is {float(loss)}", step))
-
-
-def _diverged(what: str, step: int) -> str:
-    return (
-        f"At update {step + 1} {what}; the weights were not updated. "
-        "Lower the learning rate, or look at the data of this batch."
-    )
-
-
-def _mean(outputs: list[StepOutput]) -> StepOutput:
-    first = outputs[0]
-    if len(outputs) == 1:
-        return first
-    losses = {name: torch.stack([output.losses[name] for output in outputs]).mean() for name in first.losses}
-    metrics = {name: torch.stack([output.metrics[name] for output in outputs]).mean() for name in first.metrics}
-    return StepOutput(torch.stack([output.loss.detach() for output in outputs]).mean(), losses, metrics)
 
 
 def _checkpoint(
@@ -203,43 +120,3 @@ def _checkpoint(
             keep=recipe.keep_checkpoints,
         )
     accelerator.wait_for_everyone()
-
-
-class _Log:
-    """metrics.jsonl, the trackers, and the text beside the bar."""
-
-    def __init__(self, folder: Path, accelerator: Accelerator, batch_size: int, first: int) -> None:
-        self._path, self._accelerator, self._batch_size = folder / "metrics.jsonl", accelerator, batch_size
-        self._steps = 0
-        if accelerator.is_main_process:
-            _forget_later_steps(self._path, first)
-
-    def write(
-        self, step: int, output: StepOutput, lr: float, seconds: float, progress: Progress, *, last: bool
-    ) -> None:
-        self._steps += 1
-        if step % LOG_EVERY and not last:
-            return
-        losses = {f"loss/{name}": round(float(loss), 6) for name, loss in output.losses.items()}
-        metrics = {name: round(float(value), 6) for name, value in output.metrics.items()}
-        rate = self._steps * self._batch_size / seconds
-        figures = {**losses, **metrics, "lr": lr, "samples_per_second": round(rate, 3)}
-        progress.note(" ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in losses.items()))
-        self._accelerator.log(figures, step=step)
-        if self._accelerator.is_main_process:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **figures}) + "\n")
-
-
-def _forget_later_steps(path: Path, first: int) -> None:
-    """Drop what an interrupted run noted after the checkpoint from which it goes on."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    write_atomically(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= first))
-
-
-def _step_of(line: str) -> float:
-    """Return the update that a line of metrics.jsonl is of; one that a kill cut off is of none."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from renaissance.errors import SpecError
-from renaissance.recipe import Optimiser
+from renaissance.recipe.training import Optimiser
 
 _NO_DECAY = ("position", "pos_embed", "token_type", "_token", "log_scale", "slots.", ".types.", ".table", ".first")
 # what joins the modalities: the fusion head, or what a one-tower model adds above its embeddings

@@ -10,7 +10,7 @@ from renaissance.api import Modality
 from renaissance.assemble import Assembly
 from renaissance.errors import SpecError
 from renaissance.plans import OneTowerPlan, Plan, TowerPlan
-from renaissance.recipe import Surgery
+from renaissance.recipe.start import Surgery
 from renaissance.spec import OneTowerSpec, TowerSpec, TwoTowerSpec
 from renaissance.toolkit.random import stream_seed
 

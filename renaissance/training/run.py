@@ -32,7 +32,8 @@ from renaissance.evaluation.choosing import Measure
 from renaissance.evaluation.evaluate import SplitScores, evaluate_items, evaluate_split
 from renaissance.features.frozen import Stores, check_storable, frozen_stores
 from renaissance.progress import Progress, Silent
-from renaissance.recipe import Recipe, SavedStart, as_recipe
+from renaissance.recipe import Recipe, as_recipe
+from renaissance.recipe.start import SavedStart
 from renaissance.registry import Registry, default_registry
 from renaissance.training.bridge import check_bridge, measure_bridge
 from renaissance.training.checkpoint import newest_checkpoint, remove_partial

@@ -17,7 +17,9 @@ from renaissance.hub import download
 from renaissance.manifest import model_in
 from renaissance.models.recomputing import recompute
 from renaissance.plans import AnyPlan, TaskPlan
-from renaissance.recipe import Recipe, SavedStart, Surgery, TaskUse
+from renaissance.recipe import Recipe
+from renaissance.recipe.start import SavedStart, Surgery
+from renaissance.recipe.training import TaskUse
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
 from renaissance.spec import did_you_mean, shown

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from renaissance.data.augment import augment
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 
 PROCESSOR = ImageProcessor((32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

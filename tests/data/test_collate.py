@@ -16,7 +16,7 @@ from renaissance.data.readers.sources import FileImage
 from renaissance.data.records import Record
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.pairing import positives
 from renaissance.toolkit.text import WordTokenizer

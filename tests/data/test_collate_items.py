@@ -16,7 +16,7 @@ from renaissance.api import Item
 from renaissance.builtin.labels import Labels, SoftLabels
 from renaissance.data.collate_items import ItemCollator, collator_of, lay_out, open_view, view_for
 from renaissance.errors import DataError, SampleError
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor, to_pixels
 from renaissance.toolkit.text import WordTokenizer
 

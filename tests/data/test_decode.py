@@ -19,7 +19,7 @@ from renaissance.data.augment import augment
 from renaissance.data.decode import decode, open_image
 from renaissance.data.pixels import decode_pixels
 from renaissance.errors import SampleError
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
@@ -290,7 +290,7 @@ BOMB_IN_A_CHILD = """
 import resource, sys, time
 from renaissance.data.decode import decode
 from renaissance.errors import SampleError
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 data = sys.stdin.buffer.read()
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 try:

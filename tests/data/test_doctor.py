@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from renaissance import recipe
 from renaissance.api import Unknown
 from renaissance.data.doctor import Report, examine, overlap, seen
 from renaissance.data.doctor.looks import MAX_BITS, near
 from renaissance.data.prepared import Writer
 from renaissance.data.world.write import prepare_world
 from renaissance.errors import DataError, SpecError
+from renaissance.recipe.data import WorldData
 
 pytest.importorskip("imagehash", reason="needs: pip install 'renaissance-vl[doctor]'")
 
@@ -101,7 +101,7 @@ def test_clean_data_have_nothing(examined: Callable[..., Report]) -> None:
 
 
 def test_there_is_no_false_alarm_in_the_clean_world(tmp_path: Path) -> None:
-    folder = prepare_world(recipe.WorldData(train=150, test=50), tmp_path)
+    folder = prepare_world(WorldData(train=150, test=50), tmp_path)
     report = examine([str(folder)])
     assert [finding for finding in report.findings if finding.level == "fault"] == []
     assert report.overlaps == ()

@@ -14,7 +14,7 @@ from renaissance.data.loader import loader
 from renaissance.data.records import Record
 from renaissance.data.sampling import BatchPlan
 from renaissance.errors import SampleError
-from renaissance.recipe import Augmentation
+from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
 

@@ -18,7 +18,8 @@ from renaissance.data.readers.sources import FileImage
 from renaissance.data.records import DataSet, Record
 from renaissance.data.sampling import BatchPlan
 from renaissance.errors import DataError, SpecError
-from renaissance.recipe import MixtureData, validate_recipe
+from renaissance.recipe import validate_recipe
+from renaissance.recipe.data import MixtureData
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
 from tests.data.shards import write_datasets, write_tars

@@ -19,7 +19,7 @@ from renaissance.data.readers.rows import ReadRecords
 from renaissance.data.readers.sources import ArrowImage, arrow_batches
 from renaissance.data.readers.tabular import read_images
 from renaissance.errors import DataError, RenaissanceError, SampleError
-from renaissance.recipe import Columns, ImagesData
+from renaissance.recipe.data import Columns, ImagesData
 
 Write = Callable[..., Path]
 Picture = Callable[..., bytes]

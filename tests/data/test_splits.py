@@ -16,7 +16,7 @@ from renaissance.data.readers.sources import FileImage
 from renaissance.data.records import DataSet, Record
 from renaissance.data.splits import split_records
 from renaissance.errors import DataError
-from renaissance.recipe import ImagesData
+from renaissance.recipe.data import ImagesData
 
 PICTURES = Path(__file__).parents[3] / "shared/data/pictures"
 NUMBER_WORDS = [f"{letter}{number}" for letter in "abcdefghij" for number in range(100)]

@@ -21,7 +21,8 @@ from renaissance.data.sampling import BatchPlan
 from renaissance.data.streaming import parquet, tars
 from renaissance.data.streams import Stream, StreamReader
 from renaissance.errors import DataError, RenaissanceError, SampleError, SpecError
-from renaissance.recipe import Columns, ImagesData, OnBadSample, StreamData, StreamSplit
+from renaissance.recipe.data import Columns, ImagesData, StreamData, StreamSplit
+from renaissance.recipe.values import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
 from tests.data.shards import SIZES, add, caption, png, write_datasets, write_parquet, write_tars

@@ -24,7 +24,7 @@ from pathlib import Path
 from renaissance.data.load import load_data
 from renaissance.data.sampling import BatchPlan
 from renaissance.errors import RenaissanceError
-from renaissance.recipe import StreamData
+from renaissance.recipe.data import StreamData
 
 def opened(source, **options):
     data = StreamData(source=source, shuffle_buffer=8, **options)

@@ -16,7 +16,7 @@ from renaissance.data.world.scene import COLOURS, OPPOSITE, SHAPES, Scene, Thing
 from renaissance.data.world.verbalise import captions
 from renaissance.data.world.write import generate, prepare_world
 from renaissance.errors import OutputError
-from renaissance.recipe import WorldData
+from renaissance.recipe.data import WorldData
 
 SMALL = WorldData(train=20, test=10, captions=3, image_size=32, seed=4)
 seeds = st.integers(0, 2**31)

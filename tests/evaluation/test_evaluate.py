@@ -15,7 +15,7 @@ from renaissance.evaluation.choosing import Measure
 from renaissance.evaluation.evaluate import evaluate, evaluate_split
 from renaissance.evaluation.scorer import ModelScorer
 from renaissance.progress import Silent
-from renaissance.recipe import WorldData
+from renaissance.recipe.data import WorldData
 
 WORLD = WorldData(train=8, test=6, captions=2, image_size=32)
 

@@ -33,7 +33,7 @@ from renaissance.pretrained import from_pretrained
 from renaissance.recipe import load_recipe, validate_recipe
 from renaissance.registry import Plugin, Registry
 from renaissance.toolkit import recompute
-from renaissance.training import loop
+from renaissance.training import loop, update
 from renaissance.training.checkpoint import newest_checkpoint
 from renaissance.training.run import as_recipe, run
 
@@ -55,16 +55,16 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def interrupted(recipe: dict[str, Any], out: Path, updates: int) -> None:
     """Run until so many updates are done, and end as a kill would."""
     with pytest.MonkeyPatch.context() as patch:
-        real = loop._update
+        real = loop.update
         done: list[int] = []
 
-        def update(*arguments: Any, **options: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
             if len(done) == updates:
                 raise KilledError
             done.append(1)
             return real(*arguments, **options)
 
-        patch.setattr(loop, "_update", update)
+        patch.setattr(loop, "update", counted)
         with pytest.raises(KilledError):
             run(recipe, out=out)
 
@@ -408,7 +408,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
 def test_a_nan_in_a_loss_stops_before_the_update(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, kept = loop._check_losses, {}
+    real, kept = update._check_losses, {}
 
     def poisoned(output: Any, step: int) -> None:
         if step == 2:
@@ -431,7 +431,7 @@ def test_a_nan_in_a_loss_stops_before_the_update(
         made.step = step
         return made
 
-    monkeypatch.setattr(loop, "_check_losses", poisoned)
+    monkeypatch.setattr(update, "_check_losses", poisoned)
     monkeypatch.setattr(loop, "make_optimiser", watched)
     with pytest.raises(NonFiniteError, match=r"At update 3 the loss of 'itm' is nan; the weights were not updated"):
         run(tiny_recipe(), out=tmp_path / "run")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from renaissance.errors import CheckpointError, SpecError
-from renaissance.recipe import Optimiser
+from renaissance.recipe.training import Optimiser
 from renaissance.training.optimiser import make_optimiser
 from renaissance.training.run import run
 from renaissance.training.teacher import PREFIX, Kept, Momentum

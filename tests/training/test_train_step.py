@@ -25,7 +25,7 @@ from renaissance.api import (
     VisionInput,
     hookimpl,
 )
-from renaissance.recipe import Optimiser
+from renaissance.recipe.training import Optimiser
 from renaissance.registry import Plugin, Registry
 from renaissance.toolkit.pairing import positives
 from renaissance.training.optimiser import make_optimiser

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from renaissance import recipe
 from renaissance.api import Item
 from renaissance.data.prepared import ParquetImage, Prepared, is_prepared
 from renaissance.data.readers.tabular import read_images
 from renaissance.data.records import ImageSource, Record
 from renaissance.errors import DataError
+from renaissance.recipe.data import Columns
 
 TRAINED = ("train", "restval")  # how the names of splits begin that models are trained on
 ROWS = 1000
@@ -108,7 +108,7 @@ def _opened(path: Path, cache: Path) -> PreparedSource | FolderSource:
     if is_prepared(path):
         prepared = Prepared(path)
         return PreparedSource(place.name, str(prepared.manifest["layout"]), place, prepared)
-    read = read_images(path, recipe.Columns(), cache=cache, on_bad_sample="skip")
+    read = read_images(path, Columns(), cache=cache, on_bad_sample="skip")
     return FolderSource(place.name, "image-folder", place, tuple(read.records), tuple(read.skipped))
 
 

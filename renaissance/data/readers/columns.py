@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from renaissance import recipe
 from renaissance.data.readers.sources import ArrowImage
 from renaissance.data.readers.tables import Row, Table
 from renaissance.errors import DataError
+from renaissance.recipe.data import Columns
 
 IMAGE_NAMES = (
     "image imagepath imagefile filename filepath file path img imgpath picture photo jpg png".split()  # noqa: SIM905
@@ -48,7 +48,7 @@ class Roles:
     facts: tuple[str, ...]
 
 
-def find_roles(table: Table, given: recipe.Columns) -> Roles:
+def find_roles(table: Table, given: Columns) -> Roles:
     """Return what each column holds: as given, else guessed.
 
     Raises:
@@ -81,9 +81,7 @@ def texts_of(cell: object) -> list[object]:
     return list(cell) if isinstance(cell, (list, tuple)) else [cell]
 
 
-def _guesses(
-    table: str, given: recipe.Columns, image: str, captions: Sequence[str], id_: str | None
-) -> tuple[str, ...]:
+def _guesses(table: str, given: Columns, image: str, captions: Sequence[str], id_: str | None) -> tuple[str, ...]:
     lines = []
     if given.image is None:
         lines.append(f"{table}: column of images: '{image}' (guessed)")

@@ -30,7 +30,7 @@ from renaissance.data.readers.tables import SUFFIXES, BadRow, Row, Table, open_t
 from renaissance.data.readers.tabular import caption_file
 from renaissance.data.readers.texts import clean_texts
 from renaissance.errors import DataError
-from renaissance.recipe import Columns
+from renaissance.recipe.data import Columns
 
 SPLIT = "split"
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from renaissance import recipe
 from renaissance.data.captions import clean_caption, normalise
 from renaissance.data.readers.columns import Roles, find_roles, texts_of
 from renaissance.data.readers.sources import ArrowImage, FileImage
 from renaissance.data.readers.tables import BadRow, Row, Table
 from renaissance.data.records import ImageSource, Record
 from renaissance.errors import DataError, SampleError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.data import Columns
+from renaissance.recipe.values import OnBadSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ReadRecords:
     skipped: tuple[str, ...]
 
 
-def read_records(table: Table, columns: recipe.Columns, on_bad_sample: OnBadSample) -> ReadRecords:
+def read_records(table: Table, columns: Columns, on_bad_sample: OnBadSample) -> ReadRecords:
     """Return the records of a table.
 
     Raises:

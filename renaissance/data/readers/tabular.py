@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from renaissance import recipe
 from renaissance.data.readers.hf import is_datasets_folder, open_datasets_folder
 from renaissance.data.readers.rows import ReadRecords, read_records
 from renaissance.data.readers.tables import SUFFIXES, Table, open_table
 from renaissance.errors import DataError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.data import Columns
+from renaissance.recipe.values import OnBadSample
 from renaissance.spec import shown
 
 USUAL_STEMS = ("captions", "metadata", "annotations", "results")
 
 
-def read_images(path: Path, columns: recipe.Columns, *, cache: Path, on_bad_sample: OnBadSample) -> ReadRecords:
+def read_images(path: Path, columns: Columns, *, cache: Path, on_bad_sample: OnBadSample) -> ReadRecords:
     """Return the records of a folder, of a caption file, or of a `datasets` directory.
 
     Raises:

@@ -10,12 +10,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from renaissance import recipe
 from renaissance.data.readers.hf import saved_files
 from renaissance.data.readers.sources import ArrowImage, arrow_batches
 from renaissance.data.readers.tables import holds_images
 from renaissance.data.records import Record
-from renaissance.data.streaming.shards import Columns, find_columns, missing_column
+from renaissance.data.streaming.shards import TableColumns, find_columns, missing_column
+from renaissance.recipe.data import Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ArrowShard:
     """One Arrow file."""
 
     path: Path
-    columns: Columns
+    columns: TableColumns
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ def _starts(file: str) -> Sequence[int]:
     return [0, *accumulate(batch.num_rows for batch in arrow_batches(file))]
 
 
-def arrow_shards(folder: Path, split: str, given: recipe.Columns) -> tuple[list[ArrowShard], tuple[str, ...]]:
+def arrow_shards(folder: Path, split: str, given: Columns) -> tuple[list[ArrowShard], tuple[str, ...]]:
     """Return the Arrow files of a split of a `datasets` directory, and what was guessed.
 
     Raises:

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from renaissance import recipe
 from renaissance.data.hashing import stable_hash
 from renaissance.data.records import Record
-from renaissance.data.streaming.shards import Columns, bad_record, find_columns, missing_column
+from renaissance.data.streaming.shards import TableColumns, bad_record, find_columns, missing_column
 from renaissance.durable import write_atomically
 from renaissance.errors import DataError, HubError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.data import Columns
+from renaissance.recipe.values import OnBadSample
 
 Value = TypeVar("Value")
 
@@ -36,7 +36,7 @@ class ParquetShard:
 
     url: str
     groups: tuple[int, ...]
-    columns: Columns
+    columns: TableColumns
     on_bad_sample: OnBadSample = "error"
 
     @property
@@ -133,7 +133,7 @@ def _hub() -> Any:
 
 
 def parquet_shards(
-    name: str, urls: Sequence[str], given: recipe.Columns, *, cache: Path, on_bad_sample: OnBadSample
+    name: str, urls: Sequence[str], given: Columns, *, cache: Path, on_bad_sample: OnBadSample
 ) -> tuple[list[ParquetShard], tuple[str, ...]]:
     """Return the shards at these addresses, and what was guessed of their columns; only their ends are read.
 

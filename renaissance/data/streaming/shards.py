@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from renaissance import recipe
 from renaissance.data.captions import clean_caption, normalise
 from renaissance.data.readers.columns import Roles, find_roles, texts_of
 from renaissance.data.readers.sources import ArrowImage, FileImage
 from renaissance.data.readers.tables import Row, Table
 from renaissance.data.records import ImageSource, Record
 from renaissance.errors import DataError, SampleError
+from renaissance.recipe.data import Columns
 
 
 class Shard(Protocol):
@@ -95,7 +95,7 @@ def record_of(row: str, sample_id: str, image: ImageSource, texts: Iterable[obje
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class TableColumns:
     """Which columns of a table hold what; paths of images are below `folder`, and None of a table on the Hub."""
 
     image: str
@@ -136,8 +136,8 @@ class Columns:
 
 
 def find_columns(
-    name: str, columns: Sequence[str], rows: Sequence[Row], given: recipe.Columns, folder: Path | None
-) -> tuple[Columns, tuple[str, ...]]:
+    name: str, columns: Sequence[str], rows: Sequence[Row], given: Columns, folder: Path | None
+) -> tuple[TableColumns, tuple[str, ...]]:
     """Return what the columns hold, as given or else guessed from the first rows, and what was guessed.
 
     Raises:
@@ -148,7 +148,7 @@ def find_columns(
     roles: Roles = find_roles(table, given)
     # of a stream, a sample without an id is named by its row
     facts = tuple(fact for fact in roles.facts if not fact.endswith("the image's path is the id"))
-    return Columns(roles.image, roles.captions, roles.id, folder and roles.folder), facts
+    return TableColumns(roles.image, roles.captions, roles.id, folder and roles.folder), facts
 
 
 def _encoded(cell: object, name: str) -> object:

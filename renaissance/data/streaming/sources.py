@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renaissance import recipe
 from renaissance.data.prepared import is_prepared
 from renaissance.data.readers.hf import is_datasets_folder
 from renaissance.data.streaming.arrow import arrow_shards
@@ -16,7 +15,8 @@ from renaissance.data.streaming.parquet import HUB, network_faults, parquet_shar
 from renaissance.data.streaming.shards import Shard
 from renaissance.data.streaming.tars import tar_shard
 from renaissance.errors import DataError, HubError, SampleError
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.data import StreamData
+from renaissance.recipe.values import OnBadSample
 from renaissance.spec import shown
 
 PREFIX = "hf:"
@@ -32,7 +32,7 @@ class Found:
     skipped: tuple[str, ...] = ()
 
 
-def find_shards(data: recipe.StreamData, split: str, *, cache: Path, on_bad_sample: OnBadSample) -> Found:
+def find_shards(data: StreamData, split: str, *, cache: Path, on_bad_sample: OnBadSample) -> Found:
     """Return the shards of a split of a stream. cache: a folder for indices of tar files and sizes of shards.
 
     Raises:
@@ -100,7 +100,7 @@ def _of_tars(files: Sequence[Path], root: Path, split: str, cache: Path, on_bad_
 # --- what `datasets` describes ----------------------------------------------------------------------------------------
 
 
-def _described(name: str, data: recipe.StreamData, split: str, cache: Path, on_bad_sample: OnBadSample) -> Found:
+def _described(name: str, data: StreamData, split: str, cache: Path, on_bad_sample: OnBadSample) -> Found:
     """Return the shards of a repository, or of a folder in its layout; `datasets` says which files a split has."""
     files = _data_files(name, data)
     if split not in files:
@@ -119,7 +119,7 @@ def _described(name: str, data: recipe.StreamData, split: str, cache: Path, on_b
     )
 
 
-def _data_files(name: str, data: recipe.StreamData) -> Mapping[str, list[str]]:
+def _data_files(name: str, data: StreamData) -> Mapping[str, list[str]]:
     """Return the addresses of the files of each split, with the commit that they are of."""
     import datasets
 

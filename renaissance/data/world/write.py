@@ -17,7 +17,7 @@ from renaissance.data.world.render import render
 from renaissance.data.world.scene import Scene, draw_scene
 from renaissance.data.world.verbalise import captions
 from renaissance.errors import OutputError
-from renaissance.recipe import WorldData
+from renaissance.recipe.data import WorldData
 
 # part of the key of a cached world: raise it with every change of what a seed gives
 VERSION = 3

@@ -10,7 +10,7 @@ import pytest
 
 from renaissance.data.prepare import prepare
 from renaissance.data.prepared import Prepared
-from renaissance.recipe import OnBadSample
+from renaissance.recipe.values import OnBadSample
 
 
 @pytest.fixture
