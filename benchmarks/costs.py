@@ -1,13 +1,19 @@
-"""What the paper's models and the six scale presets cost, without a weight: `make costs` writes docs/costs.md."""
+"""What the paper's models and the six scale presets cost, without a weight.
+
+`make costs` writes docs/costs.md, and the forecast in docs/scaling.md.
+"""
 
 from __future__ import annotations
 
 import gc
+import re
 from pathlib import Path
 
 from renaissance.cost import PRESETS, SHARDS, Cost, cost
 
-PAGE = Path(__file__).parent.parent / "docs" / "costs.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, SCALING = DOCS / "costs.md", DOCS / "scaling.md"
+FORECAST = re.compile(r"(?<=<!-- forecast -->\n).*?(?=<!-- /forecast -->)", re.S)
 SMALL = "deit-tiny(pooler=true) + electra-small, two-tower"
 BASE = "vit-base(pooler=true) + electra-base, two-tower, lxmert(layers=10)"
 FREEZING = ("", ", frozen vision", ", frozen text", ", frozen both")
@@ -69,7 +75,27 @@ def page() -> str:
     return text
 
 
+def forecast() -> str:
+    """Return the memory of a GPU that trains the preset of 8 billion parameters, by what is frozen and its batch."""
+    counts = (1, 8, 64)
+    text = "| spec | batch of a GPU | trainable, M | weights, gradients, moments, GiB | activations, GiB |"
+    text += "".join(f" {count} GPU{'s' * (count > 1)}, GiB |" for count in counts)
+    text += f"\n|{'---|' * (5 + len(counts))}\n"
+    for rule in ("", ", frozen both"):
+        for batch in (2, 8):
+            found = cost(PRESETS["two-tower-8b"] + rule, batch=batch)
+            memory = found.memory
+            cells = [f"`two-tower-8b{rule}`", str(batch), f"{found.parameters.trainable / 1e6:,.0f}"]
+            cells += [f"{part / 2**30:,.1f}" for part in (memory.total - memory.activations, memory.activations)]
+            cells += [f"{memory.sharded(count) / 2**30:,.1f}" for count in counts]
+            text += f"| {' | '.join(cells)} |\n"
+            gc.collect()
+    return text
+
+
 if __name__ == "__main__":
     written = page()
     PAGE.write_text(written, encoding="utf-8")
-    print(written)
+    foreseen = forecast()
+    SCALING.write_text(FORECAST.sub(lambda _: foreseen, SCALING.read_text(encoding="utf-8")), encoding="utf-8")
+    print(written, foreseen, sep="\n")

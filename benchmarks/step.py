@@ -1,249 +1,119 @@
 """One MLM + ITM training step of renaissance, beside the same model composed of `transformers` modules by hand.
 
-python benchmarks/step.py [--pairs N] [--batch N] [--case none|vision|text|both] [--size full|tiny]
+python benchmarks/step.py [--pairs N] [--batch N] [--case none|vision|text|both] [--size small|base|tiny]
+                          [--memory] [--means]
 
-Three columns, in one process and on one thread, in turns: renaissance; the composition as first written; and that
-composition made sensible (composition.py). All compute the same losses from the same weights, captions, masks and
-pairs; the lines above the table show that they do.
+Columns, in one process and on one thread, in turns: renaissance; the composition as first written; that composition
+made sensible (composition.py); and, where towers are frozen, renaissance with what they give read from a store. All
+compute the same losses from the same weights, captions, masks and pairs; the lines above the table show that they do.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import ctypes
+import gc
 import os
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from composition import IGNORED, Composition, Work, copy_weights, make_sensible, plain_loss, sensible_loss
-from paired import Timings, table, take_turns
-from tokenizers import Tokenizer, models
-from torch import Tensor, nn
-from torch.optim import AdamW
+from means import means_report
+from paired import Spread, Timings, table, take_turns
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from trials import (
+    CASES,
+    LENGTHS,
+    SIZES,
+    Trial,
+    check_plain,
+    losses_without_dropout,
+    make_trials,
+    parameters,
+    plain_unfrozen,
+)
 
-from renaissance.api import Batch, Features, Modality, Task, TextInput, VisionInput
-from renaissance.assemble import Assembly, assemble
-from renaissance.recipe.training import Optimiser
-from renaissance.resolve import resolve
-from renaissance.training.optimiser import make_optimiser
-from renaissance.training.train_step import TrainStep
+from renaissance.cost.counting import FlopCount
 
-# Tokens of a caption, special ones included: 8 to 20, mean 13, about what captions of COCO have. Batches repeat them.
-LENGTHS = (8, 10, 11, 12, 13, 14, 16, 20)
-PLAIN_LENGTH = 50
-
-SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}  # as in BERT's vocabulary
-
-CASES: Mapping[str, frozenset[str]] = {
-    "none": frozenset(),
-    "vision": frozenset({"vision"}),
-    "text": frozenset({"text"}),
-    "both": frozenset({"vision", "text"}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Which model is timed: its towers' options beside the tokenizer, its fusion, and the entries of the tokenizer."""
-
-    vision: Mapping[str, int]
-    text: Mapping[str, int]
-    fusion: Mapping[str, int]
-    vocabulary: int
-
-
-SIZES: Mapping[str, Size] = {
-    "full": Size({}, {}, {"layers": 6, "width": 256, "heads": 4}, 30_522),
-    "tiny": Size(
-        {"image_size": 32, "patch_size": 8, "layers": 2, "width": 32, "heads": 2, "mlp_width": 64},
-        {"layers": 2, "width": 32, "heads": 2, "mlp_width": 64, "max_tokens": 64},
-        {"layers": 2, "width": 32, "heads": 2},
-        512,
-    ),
-}
-
-
-class Unencoded:
-    """Features of `count` images and texts that hold nothing: to draw masks and pairs, tasks read none of them."""
-
-    def __init__(self, count: int) -> None:
-        self.vision = self.text = Features(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
-
-    def view(self, task: str) -> tuple[Features | None, Features | None]:
-        """Return a view of the same emptiness."""
-        return self.vision, self.text
-
-    def represent(self, features: Features, modality: Modality) -> Tensor:
-        """Return one vector for each input."""
-        return features.tokens[:, 0]
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One column: the model, its loss of one step, and its optimiser."""
-
-    model: nn.Module
-    loss: Callable[[], Tensor]
-    optimiser: torch.optim.Optimizer
-
-    def step(self) -> None:
-        """Do one training step."""
-        self.optimiser.zero_grad(set_to_none=True)
-        self.loss().backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+NOTHING_FROZEN = "plain, nothing frozen"
+PEAK_SIDE = 2048  # of the square matrices whose product shows what the machine can do
 
 
 def main() -> None:
-    """Print the table of ratios."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5, help="rounds in which every column does one step")
-    parser.add_argument("--batch", type=int, default=8, help="pairs of an image and a caption in a step")
+    parser.add_argument("--batch", type=int, help="pairs of an image and a caption in a step; default 8, of base 4")
     parser.add_argument("--case", choices=[*CASES, "all"], default="all", help="which towers are frozen")
-    parser.add_argument("--size", choices=list(SIZES), default="full", help="tiny: for tests")
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="base: ViT-base + BERT-base; tiny: tests")
+    parser.add_argument("--memory", action="store_true", help="print peak memory too: a process for each column")
+    parser.add_argument("--means", action="store_true", help="print what each means to speed is worth, alone")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    threads = f"{torch.get_num_threads()} thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
-    print(f"torch {torch.__version__}, {threads}, batch {given.batch}, captions of {LENGTHS} tokens")
+    check_plain()
     cases = list(CASES) if given.case == "all" else [given.case]
-    print(report(cases, size=given.size, batch=given.batch, pairs=given.pairs))
+    if given.peak_of:
+        print(_peak_bytes(make_trials(cases[0], size=given.size, batch=given.batch)[given.peak_of]))
+        return
+    batch = given.batch or SIZES[given.size].batch
+    threads = f"{torch.get_num_threads()} thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    print(f"torch {torch.__version__}, {threads}, {given.size}, batch {batch}, captions of {LENGTHS} tokens")
+    print(report(cases, size=given.size, batch=batch, pairs=given.pairs))
+    if given.memory:
+        print(f"\n{_memory(cases, given.size, batch)}")
+    if given.means:
+        print(f"\n{means_report(cases, size=given.size, batch=batch, pairs=given.pairs)}")
 
 
-def report(cases: list[str], *, size: str, batch: int, pairs: int) -> str:
-    """Time these cases; print for each that the columns agree; return the table."""
-    rows = []
+def report(cases: Sequence[str], *, size: str, batch: int, pairs: int) -> str:
+    """Time these cases; print for each that the columns agree; return the tables of ratios and of FLOPs."""
+    ratios, work = [], []
+    unfrozen = plain_unfrozen(size=size, batch=batch)
     for case in cases:
         trials = make_trials(case, size=size, batch=batch)
         print(f"{case} frozen: {_sameness(trials)}", flush=True)
-        rows.append(_row(case, take_turns({name: trial.step for name, trial in trials.items()}, pairs)))
-    header = ("frozen", "renaissance, CPU s", "plain / renaissance", "sensible / renaissance")
-    return f"\nmedians of {pairs} rounds (least to greatest)\n{table(header, rows)}"
+        actions = {name: trial.step for name, trial in trials.items()} | {"peak": _product}
+        timings = take_turns(actions | {NOTHING_FROZEN: unfrozen.step}, pairs)
+        ratios += [_ratios(case, name, timings) for name in trials if name not in ("plain", "sensible")]
+        work += [_work_row(case, name, trial, timings) for name, trial in trials.items()]
+    columns = ("frozen", "of renaissance", "CPU s", "plain / it", "sensible / it", f"{NOTHING_FROZEN} / it")
+    shares = ("frozen", "column", "GFLOP a step", "GFLOP a CPU s", "share of a product's rate")
+    return f"\nmedians of {pairs} rounds (least to greatest)\n{table(columns, ratios)}\n\n{table(shares, work)}"
 
 
-def make_trials(case: str, *, size: str, batch: int) -> dict[str, Trial]:
-    """Return the three columns of one case, with the same weights and the same work."""
-    sizes, frozen = SIZES[size], CASES[case]
-    assembly = _assembly(sizes, frozen)
-    inputs = _batch(assembly, batch)
-    step = TrainStep(assembly, {"mlm": 1.0, "itm": 1.0}).train()
-    work = _work(step, inputs)
-    optimiser = Optimiser()
-    plain = _composition(assembly, frozen, "eager")
-    sensible = make_sensible(_composition(assembly, frozen, "sdpa"))
-    padded = work.padded(max(PLAIN_LENGTH, work.ids.shape[1]))
-    return {
-        "renaissance": Trial(step, lambda: cast(Tensor, step(inputs).loss), make_optimiser(step, optimiser)),
-        "plain": Trial(plain, lambda: plain_loss(plain, padded), _plain_adamw(plain, optimiser)),
-        "sensible": Trial(sensible, lambda: sensible_loss(sensible, work), _plain_adamw(sensible, optimiser)),
-    }
+def _ratios(case: str, name: str, timings: Timings) -> tuple[str, ...]:
+    others = ("plain", "sensible", NOTHING_FROZEN)
+    shown = "as it is" if name == "renaissance" else name
+    return case, shown, str(timings.spread(name)), *(str(timings.ratio(other, name)) for other in others)
 
 
-def losses_without_dropout(trials: Mapping[str, Trial]) -> dict[str, float]:
-    """Return each column's loss without dropout; the modes of the modules are as before afterwards."""
-    losses = {}
-    for name, trial in trials.items():
-        modes = [(part, part.training) for part in trial.model.modules()]
-        trial.model.eval()
-        with torch.no_grad():
-            losses[name] = trial.loss().item()
-        for part, training in modes:
-            part.training = training
-    return losses
-
-
-def parameters(trial: Trial) -> tuple[int, int]:
-    """Return how many parameters a column has, and how many of them are trained."""
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in trial.model.parameters()]
-    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
-
-
-def _assembly(size: Size, frozen: frozenset[str]) -> Assembly:
-    rule = {0: "", 1: f", frozen {next(iter(frozen), '')}", 2: ", frozen both"}[len(frozen)]
-    with tempfile.TemporaryDirectory() as folder:
-        _tokenizer(size.vocabulary).save(str(Path(folder) / "tokenizer.json"))
-        text = _options({"tokenizer": folder, **size.text})
-        towers = f"deit-tiny{_options(size.vision)} + electra-small{text}"
-        line = f"{towers}, two-tower, random both{rule}, lxmert{_options(size.fusion)}"
-        return assemble(resolve(line, ("mlm", "itm")))
-
-
-def _options(options: Mapping[str, object]) -> str:
-    listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
-    return f"({listed})" if listed else ""
-
-
-def _tokenizer(entries: int) -> Tokenizer:
-    """Return a WordPiece with as many entries as the model's own, which is on the Hub; no text is tokenized here."""
-    vocabulary = {SPECIAL.get(index, f"piece{index}"): index for index in range(entries)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.add_special_tokens(list(SPECIAL.values()))
-    return tokenizer
-
-
-def _composition(assembly: Assembly, frozen: frozenset[str], attention: str) -> Composition:
-    encoder = cast(Any, assembly.encoder)
-    vision, text = encoder.vision.config["transformers"], encoder.text.config["transformers"]
-    model = Composition(vision, text, assembly.plan.fusion.options.model_dump(), attention=attention, frozen=frozen)
-    copy_weights(assembly, model)
-    return model.train()
-
-
-def _plain_adamw(model: nn.Module, optimiser: Optimiser) -> AdamW:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    chosen = optimiser.model_dump(include={"lr", "betas", "eps", "weight_decay"})
-    return AdamW(trained, **chosen)
-
-
-def _batch(assembly: Assembly, count: int) -> Batch:
-    """Return random images, each with one random caption."""
-    random = torch.Generator().manual_seed(0)
-    tower = cast(Any, assembly.encoder)
-    height, width = tower.vision.processor.image_size
-    vocabulary = tower.text.processor.facts.vocabulary
-    lengths = torch.tensor([LENGTHS[row % len(LENGTHS)] for row in range(count)])
-    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)  # [P, L]
-    ids = torch.randint(max(SPECIAL) + 1, vocabulary, mask.shape, generator=random)
-    ids[:, 0] = 101
-    ids[torch.arange(count), lengths - 1] = 102
-    rows = torch.arange(count)
-    return Batch(
-        images=VisionInput(torch.randn(count, 3, height, width, generator=random)),
-        texts=TextInput(ids.masked_fill(~mask, 0), mask),
-        pairs=torch.stack([rows, rows], dim=1),
-        slots=torch.zeros(count, dtype=torch.int64),
-        items=rows,
-        seeds=rows,
-        caption_keys=1 + rows.unsqueeze(1),
-        text_keys=1 + rows,
+def _work_row(case: str, name: str, trial: Trial, timings: Timings) -> tuple[str, ...]:
+    gflop = _flops(trial) / 1e9
+    product = 2 * PEAK_SIDE**3 / 1e9
+    own = Spread.of([gflop / seconds for seconds in timings.seconds[name]])
+    share = Spread.of(
+        [
+            gflop / seconds / (product / whole)
+            for seconds, whole in zip(timings.seconds[name], timings.seconds["peak"], strict=True)
+        ]
     )
+    return case, name, f"{gflop:.1f}", f"{own.median:.0f}", str(share)
 
 
-def _work(step: TrainStep, batch: Batch) -> Work:
-    """Return the masks and pairs that our tasks draw for this batch."""
-    assert batch.images is not None
-    tasks = {name: cast(Task, task) for name, task in step.tasks.items()}
-    masked = tasks["mlm"].views(batch).texts
-    predicted, matched = (tasks[name].pairs(Unencoded(len(batch.pairs)), batch, {}) for name in ("mlm", "itm"))
-    assert masked is not None
-    assert predicted is not None
-    assert predicted.targets is not None
-    assert matched is not None
-    assert matched.targets is not None
-    if len(matched.targets) < len(batch.pairs) or not (predicted.targets != IGNORED).any():
-        raise SystemExit(f"A batch of {len(batch.pairs)} has no masked token or no false image; use a larger --batch.")
-    texts = batch.texts
-    return Work(
-        batch.images.pixels,
-        texts.token_ids,
-        texts.mask,
-        masked.token_ids,
-        predicted.targets,
-        matched.index[:, 0],
-        matched.targets,
-    )
+def _flops(trial: Trial) -> int:
+    """Return the FLOPs of a step, attention as plain products."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCount() as count:
+        trial.loss().backward()  # type: ignore[no-untyped-call]
+    trial.optimiser.zero_grad(set_to_none=True)
+    return count.total
+
+
+def _product(side: int = PEAK_SIDE) -> None:
+    values = torch.ones(side, side)
+    torch.mm(values, values)
 
 
 def _sameness(trials: Mapping[str, Trial]) -> str:
@@ -256,9 +126,46 @@ def _sameness(trials: Mapping[str, Trial]) -> str:
     return f"{total:,} parameters each, {trained:,} trained; losses without dropout: {shown}"
 
 
-def _row(case: str, timings: Timings) -> tuple[str, ...]:
-    ratios = (str(timings.ratio(name, "renaissance")) for name in ("plain", "sensible"))
-    return case, str(timings.spread("renaissance")), *ratios
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def _memory(cases: Sequence[str], size: str, batch: int) -> str:
+    """Return a table of the memory that a step takes above weights and the optimiser's state."""
+    rows = []
+    for case in cases:
+        columns = ["plain", "sensible", "renaissance", *(["stored"] if CASES[case] else [])]
+        peaks = {name: _asked(name, case, size, batch) for name in columns}
+        rows += [
+            (case, name, f"{peak / 2**20 / batch:.0f}", f"{peak / peaks['plain']:.2f}") for name, peak in peaks.items()
+        ]
+    return table(("frozen", "column", "MiB a pair above the states", "of plain"), rows)
+
+
+def _asked(name: str, case: str, size: str, batch: int) -> int:
+    """Return the peak of one column, from a process of its own."""
+    options = ["--peak-of", name, "--case", case, "--size", size, "--batch", str(batch)]
+    command = [sys.executable, str(Path(__file__)), *options]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _peak_bytes(trial: Trial) -> int:
+    """Return by how much the resident memory rises in a step, the greatest of three; Linux tells it."""
+    rises = []
+    for _ in range(4):
+        trial.step()
+        trial.optimiser.zero_grad(set_to_none=True)
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        before = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # begins the high-water mark anew
+        trial.step()
+        rises.append(_status("VmHWM") - before)
+    return max(rises[1:])
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Every task on the generated world: a small trained model beside four models that no score may be fooled by.
 
-python benchmarks/tasks.py [--scenes N] [--steps N] [--seed N]
+python benchmarks/tasks.py [--scenes N] [--pretraining N] [--steps N] [--seed N]
 
 oracle: always right. collapsed: the same output for everything. random: normal noise. inverted: the oracle's outputs
 times -1. They stand in the place of a model's outputs, behind which all is as in `renaissance evaluate`: items of
-prepared data, the tasks and their scores. The trained models are pretrained on captions for `steps` updates, and for as
-many fine-tuned on each task that has a head of its own, then measured as by `renaissance evaluate --all-tasks`.
+prepared data, the tasks and their scores. The trained models are those of recipes/finetune/world/: one is pretrained on
+captions, and from it another is fine-tuned for each task that has a head of its own, for `steps` updates; they are
+measured as by `renaissance evaluate --all-tasks`.
 
 Letters in shapes: V images, T texts, I items, K classes.
 """
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 from paired import table
+from small_world import PRETRAINING, RECIPES, pretrained, settings, shortened, write
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,12 +32,11 @@ from renaissance.builtin.choice import overlap
 from renaissance.data.captions import caption_key
 from renaissance.data.collate import caption_keys
 from renaissance.data.load import captioned
-from renaissance.data.prepare import prepare
 from renaissance.data.prepared import Prepared
 from renaissance.data.records import Record
-from renaissance.data.world.build import write_world
 from renaissance.evaluation.choosing import chosen_measures
 from renaissance.evaluation.evaluate import evaluate_all
+from renaissance.recipe import load_recipe
 from renaissance.registry import default_registry
 from renaissance.toolkit.pairing import positives
 
@@ -44,18 +45,13 @@ LAYOUTS = (
     "image-classification", "winoground", "aro", "sugarcrepe",
 )  # fmt: skip
 CAPTIONS = ("coco-captions", "flickr30k")
-# in a trial (one seed) this learned to tell crops apart within 200 updates, and two small towers not in 400
-SPEC = (
-    "tiny-vit(layers=3, width=96, heads=3, mlp_width=192, image_size=32, patch_size=8, dropout=0.0), "
-    "one-tower, random encoder"
-)
-# the corpus on which each head is trained; every corpus of its task is measured
+# by the task of each head, the recipe that trains it, and on which corpus; every corpus of its task is measured
 TRAINED_ON = {
-    "vqa": "vqav2",
-    "nlvr2": "nlvr2",
-    "visual-entailment": "snli-ve",
-    "referring": "refcoco+",
-    "image-classification": "image-classification",
+    "vqa": ("vqav2", "vqav2"),
+    "nlvr2": ("nlvr2", "nlvr2"),
+    "visual-entailment": ("snli-ve", "snli-ve"),
+    "referring": ("refcoco+", "refcoco+"),
+    "image-classification": ("cifar-10", "image-classification"),
 }
 FOOLS = ("oracle", "collapsed", "random", "inverted")
 Transform = Callable[[Tensor], Tensor]
@@ -145,14 +141,6 @@ class FoolOnCaptions:
 # --- the data -------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, scenes: int, seed: int, layouts: Sequence[str] = LAYOUTS) -> Path:
-    """Generate a world and prepare some of its layouts; return the folder of the prepared ones."""
-    write_world(folder / "world", scenes, seed, layouts=layouts, image_size=64)
-    for layout in layouts:
-        prepare(layout, folder / "world" / layout, folder / "prepared" / layout)
-    return folder / "prepared"
-
-
 def there(root: Path) -> list[str]:
     """Return the layouts that are prepared."""
     return [layout for layout in LAYOUTS if (root / layout).is_dir()]
@@ -177,7 +165,9 @@ def labels_of(root: Path, layouts: Sequence[str]) -> list[str]:
 
 def heads(root: Path) -> dict[str, dict[str, Any]]:
     """Return the tasks that have heads of their own and data to train them on, with options."""
-    options: dict[str, dict[str, Any]] = {name: {} for name, layout in TRAINED_ON.items() if (root / layout).is_dir()}
+    options: dict[str, dict[str, Any]] = {
+        name: {} for name, (_, layout) in TRAINED_ON.items() if (root / layout).is_dir()
+    }
     for name, layouts in (("vqa", ["vqav2", "gqa"]), ("image-classification", ["image-classification"])):
         if name in options:
             options[name] = {"labels": labels_of(root, layouts)}
@@ -189,8 +179,9 @@ def heads(root: Path) -> dict[str, dict[str, Any]]:
 
 def scores_of_fools(root: Path, seed: int) -> dict[Key, dict[str, Score]]:
     """Return by (data, split, task, score) the score of each fool."""
-    tasks: dict[str, dict[str, Any]] = {"itm": {}, "itc": {"width": 64}, "retrieval": {}, **heads(root)}
-    assembly = renaissance.build(SPEC, tasks=tasks).assembly  # its heads say how their outputs are measured
+    tasks: dict[str, dict[str, Any]] = {"itm": {}, "itc": {}, "retrieval": {}, **heads(root)}
+    spec = load_recipe(PRETRAINING).dump()["start"]
+    assembly = renaissance.build(spec, tasks=tasks).assembly  # its heads say how their outputs are measured
     found: dict[Key, dict[str, Score]] = {}
     for layout in there(root):
         measures = chosen_measures(assembly, None, layout=layout, registry=default_registry())
@@ -215,39 +206,31 @@ def _scorer(entry: TaskEntry, items: Sequence[Item], modules: Mapping[str, Any],
     return FoolOnCaptions(positives(caption_keys(records), torch.tensor(texts)), transform)
 
 
-def scores_of_trained(root: Path, folder: Path, steps: int, seed: int, batch: int = 32) -> dict[Key, Score]:
-    """Return by (data, split, task, score) what models trained on each task, from one that read captions, score."""
-    matching: dict[str, Any] = {"itm": {}, "itc": {"width": 64}}
-    pretrained = _trained(root, folder / "pretrained", SPEC, matching, "coco-captions", steps, seed, batch)
-    models = [pretrained]
+def scores_of_trained(
+    root: Path, folder: Path, pretraining: int | None, steps: int | None, seed: int, batch: int | None = None
+) -> dict[Key, Score]:
+    """Return by (data, split, task, score) what models trained on each task, from one that read captions, score.
+
+    pretraining, steps: updates of the one and of each other; batch: samples of each; None: as in the recipes.
+    """
+    start = pretrained(root, folder / "pretrained", seed=seed, steps=pretraining, batch=batch)
+    models = [start]
     for task, options in heads(root).items():
-        start = {"model": str(pretrained), "surgery": {"drop_tasks": ["itm", "itc"], "add_tasks": [task]}}
-        models.append(_trained(root, folder / task, start, {task: options}, TRAINED_ON[task], steps, seed, batch))
+        name, layout = TRAINED_ON[task]
+        recipe = settings(RECIPES / f"{name}.yaml", root / layout, start, seed)
+        recipe["tasks"][task]["options"] = options
+        # measured below, on all that there is
+        recipe["data"]["splits"] = held_out(root / layout)[:1]
+        recipe["evaluation"] |= {"blind": None, "primary": None}
+        models.append(renaissance.run(shortened(recipe, steps, batch), out=folder / task).folder)
     splits = sorted({split for layout in there(root) for split in held_out(root / layout)})
     found: dict[Key, Score] = {}
     for model in models:
-        for scores in evaluate_all(renaissance.from_pretrained(model), root, splits=splits):
+        for scores in evaluate_all(renaissance.from_pretrained(model / "model"), root, splits=splits):
             for task, measured in scores.scores.items():
                 for score in measured:
                     found.setdefault((scores.data, scores.split, task, score.name), score)
     return found
-
-
-def _trained(
-    root: Path, out: Path, start: Any, tasks: Mapping[str, Any], layout: str, steps: int, seed: int, batch: int
-) -> Path:
-    recipe = {
-        "name": out.name,
-        "start": start,
-        "tasks": {name: {"options": options} for name, options in tasks.items()},
-        "data": {"kind": "prepared", "path": str(root / layout), "splits": held_out(root / layout)[:1]},
-        "batch": {"size": batch},
-        "budget": {"steps": steps},
-        "optimiser": {"lr": 1e-3, "fusion_multiplier": 1.0, "head_multiplier": 1.0},
-        "evaluation": {"untrained": False, "tasks": {"retrieval": {}} if layout in CAPTIONS else {}},
-        "seed": seed,
-    }
-    return renaissance.run(recipe, out=out).model_folder
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -269,23 +252,24 @@ def rows(fools: Mapping[Key, Mapping[str, Score]], trained: Mapping[Key, Score])
 HEADER = ("data", "split", "task", "score", "n", "chance", *FOOLS, "trained [95%]")
 
 
-def report(scenes: int, steps: int, seed: int) -> str:
-    """Return the table; `steps` 0: without trained models."""
+def report(scenes: int, pretraining: int | None, steps: int | None, seed: int) -> str:
+    """Return the table; `pretraining` 0: without trained models."""
     with tempfile.TemporaryDirectory() as folder:
-        root = write(Path(folder), scenes, seed)
+        root = write(Path(folder), scenes, seed, LAYOUTS)
         fools = scores_of_fools(root, seed)
-        trained = scores_of_trained(root, Path(folder), steps, seed) if steps else {}
+        trained = {} if pretraining == 0 else scores_of_trained(root, Path(folder), pretraining, steps, seed)
         return table(HEADER, list(rows(fools, trained)))
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Every task: a trained model beside four fools.")
-    parser.add_argument("--scenes", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--scenes", type=int, default=4000)
+    parser.add_argument("--pretraining", type=int, help="updates; 0: no trained models; default: as in the recipe")
+    parser.add_argument("--steps", type=int, help="updates of each task; default: as in its recipe")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(report(arguments.scenes, arguments.steps, arguments.seed))
+    print(report(arguments.scenes, arguments.pretraining, arguments.steps, arguments.seed))
 
 
 if __name__ == "__main__":

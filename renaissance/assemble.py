@@ -15,6 +15,7 @@ from torch import nn
 
 from renaissance.api import SavedBackbone, TowerNeeds, Unknown, Weights
 from renaissance.errors import PluginError, SpecError
+from renaissance.models.adapters import adapter_parameters, add_adapters, lora_rules, take_out_adapters
 from renaissance.models.as_published import renew
 from renaissance.models.embeddings import NewPatches, NewWords, OtherEmbeddings
 from renaissance.models.freezing import freeze, hold_statistics
@@ -24,6 +25,7 @@ from renaissance.models.two_tower import TwoTower, tower_facts
 from renaissance.plans import AnyPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.registry import load_factory
 from renaissance.resolve import IMAGE_SIZE, MAX_TOKENS, PATCH_SIZE
+from renaissance.rules import without_adapters
 from renaissance.toolkit.random import stream_seed
 from renaissance.toolkit.text import TOKENIZER_FILE, WORDPIECE, WordTokenizer, infer_facts, read_tokenizer
 
@@ -61,8 +63,26 @@ def assemble(plan: AnyPlan, *, seed: int = 0, saved: Mapping[str, SavedBackbone]
         encoder = _one_tower(plan, seed, saved, slots)
     else:
         encoder = _two_tower(plan, seed, saved, slots)
-    freeze(encoder, plan.frozen, train_mode=plan.spec.as_published.frozen_in_train_mode)
+    for rule in lora_rules(plan.rules):
+        with _stream(seed, str(rule), saved is not None):
+            add_adapters(encoder, rule)
+    freeze(encoder, plan.rules, train_mode=plan.spec.as_published.frozen_in_train_mode)
     return Assembly(plan, encoder, build_tasks(plan, encoder, seed, empty=saved is not None))
+
+
+def merge_adapters(assembly: Assembly) -> None:
+    """Add what LoRA adapters learned to the layers beside them, take them out, and leave them out of the plan.
+
+    Raises:
+        SpecError: there are no adapters.
+    """
+    plan = assembly.plan
+    take_out_adapters(assembly.encoder)
+    rules = without_adapters(plan.rules)
+    starts = [rule for rule in plan.spec.rules if rule.action in ("random", "pretrained")]
+    spec: Any = plan.spec.model_copy(update={"rules": (*starts, *rules)})
+    assembly.plan = replace(plan, spec=spec, rules=rules)
+    freeze(assembly.encoder, rules, train_mode=spec.as_published.frozen_in_train_mode)
 
 
 def _two_tower(plan: Plan, seed: int, saved: Saved, slots: int) -> TwoTower:
@@ -139,14 +159,15 @@ def build_tasks(plan: AnyPlan, encoder: Encoder, seed: int, *, empty: bool = Fal
 def encoder_report(assembly: Assembly) -> TransferReport:
     """Return which tensors of an encoder its plan takes from pretrained backbones, which are resized, or new."""
     plan, encoder = assembly.plan, assembly.encoder
+    added = frozenset(map(id, adapter_parameters(encoder)))
     if isinstance(plan, Plan):
         towers = {"vision": plan.vision, "text": plan.text}
-        return transfer_report(encoder, {name: _read(tower) for name, tower in towers.items()}, frozenset())
+        return transfer_report(encoder, {name: _read(tower) for name, tower in towers.items()}, added)
     base: Any = encoder.encoder
     renewed = (*base.embeddings, *base.final) if plan.spec.as_published.inner_layers_only else ()
     places = {"base": _read(plan.base), "other.embedder": plan.donor is not None and _read(plan.donor)}
     ids = frozenset(id(parameter) for module in renewed for parameter in module.parameters())
-    return transfer_report(encoder, places, ids)
+    return transfer_report(encoder, places, ids | added)
 
 
 def _read(tower: TowerPlan) -> bool:

@@ -17,7 +17,10 @@
 | 12 | `CheckpointError`: a run cannot be resumed |
 | 13 | `FeatureStoreError`: a store of frozen features is damaged |
 | 14 | `ReproductionError`: a published figure was not reproduced |
-| 130 | interrupted (Ctrl-C) |
+| 15 | `StoppedError`: Ctrl-C or SIGTERM stopped a training at a checkpoint; --resume continues it |
+| 16 | `LoaderError`: a loader process died, or its code failed |
+| 130 | interrupted (Ctrl-C) outside a training, or pressed twice |
+| 143 | ended by SIGTERM outside a training |
 """
 
 from __future__ import annotations
@@ -109,3 +112,15 @@ class ReproductionError(RenaissanceError):
     """A released checkpoint does not give its published figure here; the message says by how much."""
 
     exit_code = 14
+
+
+class StoppedError(RenaissanceError):
+    """A signal stopped a training; its checkpoint is written, and a resumed run goes on from it."""
+
+    exit_code = 15
+
+
+class LoaderError(RenaissanceError):
+    """A loader process died, or the code that prepares samples failed; the message names the samples."""
+
+    exit_code = 16

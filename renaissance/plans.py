@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from renaissance.api import BackboneEntry, Capabilities, FusionHeadEntry, Options, TaskEntry, Weights
-from renaissance.spec import OneTowerSpec, Part, TwoTowerSpec
+from renaissance.spec import OneTowerSpec, Rule, TwoTowerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class TaskPlan:
 class Plan:
     """A checked assembly. `spec` is canonical: resolving it again gives the same plan.
 
-    frozen: the parts that hold still, later rules already applied; tasks in the order in which they run.
+    rules: what is frozen, trained and adapted, later ones win; tasks in the order in which they run.
     plugins: the third-party plugins that it needs, with their distributions.
     """
 
@@ -53,7 +53,7 @@ class Plan:
     vision: TowerPlan
     text: TowerPlan
     fusion: FusionPlan
-    frozen: tuple[Part, ...]
+    rules: tuple[Rule, ...]
     tasks: Mapping[str, TaskPlan]
     plugins: Mapping[str, str]
 
@@ -65,7 +65,7 @@ class OneTowerPlan:
     spec: OneTowerSpec
     base: TowerPlan
     donor: TowerPlan | None
-    frozen: tuple[Part, ...]
+    rules: tuple[Rule, ...]
     tasks: Mapping[str, TaskPlan]
     plugins: Mapping[str, str]
 

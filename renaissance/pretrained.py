@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.api import Box, Features, Output, TextInput, VisionInput
-from renaissance.assemble import Assembly, Encoder, assemble, encoder_report
+from renaissance.assemble import Assembly, Encoder, assemble, encoder_report, merge_adapters
 from renaissance.container import load, save
 from renaissance.errors import CapabilityError, ModelFileError, SampleError, SpecError
 from renaissance.evaluation.given import Picture, Prediction, given_items, numbers, opened, prediction
@@ -66,6 +66,14 @@ class Model(nn.Module):
     def transfer_report(self) -> TransferReport:
         """Return which of the encoder's tensors its spec takes from pretrained backbones, which are resized, or new."""
         return encoder_report(self.assembly)
+
+    def merge_adapters(self) -> None:
+        """Add what LoRA adapters learned to the layers beside them; what is left, with its spec, is a plain model.
+
+        Raises:
+            SpecError: there are no adapters.
+        """
+        merge_adapters(self.assembly)
 
     def save(self, folder: str | Path, *, extra: Mapping[str, bytes] | None = None) -> None:
         """Write the model to `folder`, wholly or not at all; see `renaissance.container.save`.

@@ -11,7 +11,7 @@ from renaissance.components import TaskUses, check_needs, fusion_plan, task_plan
 from renaissance.errors import SpecError, UnknownComponentError
 from renaissance.plans import AnyPlan, FusionPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.registry import Registry, default_registry
-from renaissance.rules import chosen_weights, frozen_parts, supported, supported_in_one_tower
+from renaissance.rules import Towers, bounded, chosen_weights, holding_rules, supported, supported_in_one_tower
 from renaissance.shorthand import parse_spec
 from renaissance.spec import (
     LIBRARIES,
@@ -19,6 +19,7 @@ from renaissance.spec import (
     OneTowerSpec,
     Part,
     PartRule,
+    Rule,
     TowerSpec,
     TwoTowerSpec,
     validate_spec,
@@ -55,15 +56,15 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
     text = tower_plan(model.text, "text", chosen_weights(rules, "text"), registry)
     fusion = fusion_plan(model.fusion, registry)
     check_needs(fusion, vision, text)
-    frozen = frozen_parts(rules, {"vision": (vision.name, vision.facts), "text": (text.name, text.facts)})
+    held = holding_rules(rules, {"vision": (vision.name, vision.facts), "text": (text.name, text.facts)})
     plans = task_plans(tasks, (fusion.name, fusion.entry.outputs), "two-tower", registry)
     used = (vision.plugin, text.plugin, fusion.plugin, *(task.plugin for task in plans.values()))
     return Plan(
-        spec=_canonical(vision, text, fusion, frozen).model_copy(update={"as_published": model.as_published}),
+        spec=_canonical(vision, text, fusion, held).model_copy(update={"as_published": model.as_published}),
         vision=vision,
         text=text,
         fusion=fusion,
-        frozen=frozen,
+        rules=held,
         tasks=plans,
         plugins=_distributions(used, registry),
     )
@@ -85,7 +86,7 @@ def _one_tower(model: OneTowerSpec, tasks: Sequence[str] | TaskUses, registry: R
     _check_new_embeddings(model, other)
     nothing = Capabilities(depth=0, layered=True)
     parts = {"encoder": (base.name, base.facts), other: (donor.name if donor else other, nothing)}
-    frozen = frozen_parts(rules, parts)
+    held = holding_rules(rules, parts)
     plans = task_plans(tasks, ("one-tower", frozenset({"vision", "text", "pooled"})), "one-tower", registry)
     used = (base.plugin, *([donor.plugin] if donor else []), *(task.plugin for task in plans.values()))
     spec = model.model_copy(
@@ -93,10 +94,27 @@ def _one_tower(model: OneTowerSpec, tasks: Sequence[str] | TaskUses, registry: R
             "base": _canonical_tower(base),
             "donor": None if donor is None else _canonical_tower(donor),
             "modality": None if told else modality,
-            "rules": (*_starts({"encoder": base, other: donor}), *_holds(frozen)),
+            "rules": (*_starts({"encoder": base, other: donor}), *held),
         }
     )
-    return OneTowerPlan(spec, base, donor, frozen, plans, _distributions(used, registry))
+    return OneTowerPlan(spec, base, donor, held, plans, _distributions(used, registry))
+
+
+def resolve_rules(plan: AnyPlan, rules: Iterable[Rule]) -> list[Rule]:
+    """Check further rules against a model: those of the stages of a training, or parts that are given a learning rate.
+
+    Raises:
+        SpecError: a part is none of this model, or it has no such layers.
+    """
+    nothing = Capabilities(depth=0, layered=True)
+    if isinstance(plan, OneTowerPlan):
+        other = "text" if plan.base.entry.modality == "vision" else "vision"
+        checked = supported_in_one_tower(rules, other)
+        towers: Towers = {"encoder": (plan.base.name, plan.base.facts), other: (other, nothing)}
+    else:
+        checked = supported(rules)
+        towers = {name: (tower.name, tower.facts) for name, tower in (("vision", plan.vision), ("text", plan.text))}
+    return [rule.model_copy(update={"part": bounded(rule.part, towers)}) for rule in checked]
 
 
 def _base_modality(model: OneTowerSpec, registry: Registry) -> tuple[Modality, bool]:
@@ -200,12 +218,12 @@ def _check_new_embeddings(model: OneTowerSpec, other: Modality) -> None:
 # --- the canonical form ----------------------------------------------------------------------------------------------
 
 
-def _canonical(vision: TowerPlan, text: TowerPlan, fusion: FusionPlan, frozen: tuple[Part, ...]) -> TwoTowerSpec:
+def _canonical(vision: TowerPlan, text: TowerPlan, fusion: FusionPlan, held: tuple[Rule, ...]) -> TwoTowerSpec:
     return TwoTowerSpec(
         vision=_canonical_tower(vision),
         text=_canonical_tower(text),
         fusion=FusionSpec(name=fusion.name, options=fusion.options.model_dump(mode="json", exclude_defaults=True)),
-        rules=(*_starts({"vision": vision, "text": text}), *_holds(frozen)),
+        rules=(*_starts({"vision": vision, "text": text}), *held),
     )
 
 
@@ -213,10 +231,6 @@ def _starts(towers: Mapping[Any, TowerPlan | None]) -> list[PartRule]:
     """Return the rules that say which towers start from random weights."""
     random = [name for name, tower in towers.items() if tower is not None and tower.weights == "random"]
     return [PartRule(action="random", part=Part(name=name)) for name in random]
-
-
-def _holds(frozen: Iterable[Part]) -> list[PartRule]:
-    return [PartRule(action="frozen", part=part) for part in frozen]
 
 
 def _canonical_tower(tower: TowerPlan) -> TowerSpec:
@@ -230,4 +244,4 @@ def _distributions(plugins: Iterable[str], registry: Registry) -> dict[str, str]
     return {name: f"{plugin.distribution} {plugin.version}" for name, plugin in found.items() if plugin is not None}
 
 
-__all__ = ["TaskUses", "as_spec", "resolve"]
+__all__ = ["TaskUses", "as_spec", "resolve", "resolve_rules"]

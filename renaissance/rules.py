@@ -1,48 +1,68 @@
-"""The rules of a spec: which weights a tower starts from, which parts hold still, and which layers are meant."""
+"""The rules of a spec: which weights a tower starts from, which parts hold still, and which layers are meant.
+
+Rules on what is frozen are kept in their order, as later ones win; the canonical form has none that changes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
-from renaissance.api import Capabilities, Unknown, Weights
+from pydantic import Field, ValidationError
+
+from renaissance.api import Capabilities, Options, Unknown, Weights
 from renaissance.errors import SpecError
-from renaissance.spec import AdapterRule, Layers, Part, PartRule, Rule
+from renaissance.spec import AdapterRule, Layers, Part, Rule, explain
+
+# what is known of each part that lists its layers, or might: its name and its facts
+Towers = Mapping[str, tuple[str, Capabilities]]
+TargetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?]+$", max_length=100)]
 
 
-def supported_in_one_tower(rules: Iterable[Rule], donor: str) -> list[PartRule]:
+class LoraOptions(Options):
+    """Matrices of low rank beside linear layers: W x becomes W x + alpha / rank * B A x; B starts at zero."""
+
+    rank: int = Field(8, ge=1, le=4096, description="Rank of the update of each matrix.")
+    alpha: float = Field(16.0, gt=0, le=1e6, description="Scale of the updates, as a multiple of 1 / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the inputs of A that training drops.")
+    targets: tuple[TargetName, ...] | None = Field(
+        None,
+        strict=False,
+        description="Names of linear layers, such as 'query' or '*.dense'; null: those of attention's query and value.",
+    )
+
+
+# --- which rules a model can have -------------------------------------------------------------------------------------
+
+
+def supported_in_one_tower(rules: Iterable[Rule], donor: str) -> list[Rule]:
     """Return the rules of a one-tower model: on its 'encoder', or on the embeddings of the modality `donor`.
 
     Raises:
-        SpecError: naming what is no part of this model, or is not built yet.
+        SpecError: naming what is no part of this model.
     """
-    checked: list[PartRule] = []
+    checked: list[Rule] = []
     for rule in rules:
         part = rule.part
-        if isinstance(rule, AdapterRule):
-            raise SpecError(f"Adapters ('{rule.action} {part}') cannot be built yet; freeze or train '{part}' whole.")
         if part.name not in ("encoder", donor):
             raise SpecError(
                 f"'{part}' is no part of this one-tower model; it has 'encoder', and '{donor}': the embeddings that "
                 "its base lacks."
             )
-        if part.name == donor and (part.group or part.layers):
-            raise SpecError(f"'{part}': these are embeddings alone; write '{rule.action} {donor}'.")
+        if part.name == donor and (part.group == "embeddings" or part.layers or rule.action == "lora"):
+            raise SpecError(f"'{rule}': these are embeddings alone; write 'frozen {donor}' or 'trainable {donor}'.")
         checked.append(_checked(rule))
     return checked
 
 
-def supported(rules: Iterable[Rule]) -> list[PartRule]:
+def supported(rules: Iterable[Rule]) -> list[Rule]:
     """Return the rules with 'both' taken apart.
 
     Raises:
-        SpecError: naming what is no part of a two-tower model, or is not built yet.
+        SpecError: naming what is no part of a two-tower model.
     """
-    simple: list[PartRule] = []
+    simple: list[Rule] = []
     for rule in rules:
-        if isinstance(rule, AdapterRule):
-            raise SpecError(
-                f"Adapters ('{rule.action} {rule.part}') cannot be built yet; freeze or train '{rule.part}' whole."
-            )
         if rule.part.name == "encoder":
             raise SpecError(
                 f"'{rule.part}' is a part of one-tower models; a two-tower model has vision, text, fusion, both."
@@ -52,34 +72,52 @@ def supported(rules: Iterable[Rule]) -> list[PartRule]:
     return simple
 
 
-def _checked(rule: PartRule) -> PartRule:
+def _checked(rule: Rule) -> Rule:
     part = rule.part
     if rule.action in ("random", "pretrained"):
-        if part.group or part.layers:
-            raise SpecError(
-                f"'{rule.action} {part}': weights are chosen for whole towers; write '{rule.action} {part.name}'."
-            )
+        if not part.whole:
+            raise SpecError(f"'{rule}': weights are chosen for whole towers; write '{rule.action} {part.name}'.")
         if part.name == "fusion" and rule.action == "pretrained":
             raise SpecError("A fusion head has no pretrained weights of its own; start from a saved model to keep one.")
-    elif part.group in ("norms", "biases"):
+    if part.group == "embeddings" and part.layers:
         raise SpecError(
-            f"'{rule.action} {part}' cannot be built yet; freeze a part, its embeddings or its first layers."
-        )
-    elif part.name == "fusion" and (part.layers or part.group):
-        raise SpecError(f"'{rule.action} {part}' cannot be built yet; write '{rule.action} fusion'.")
-    elif part.group and part.layers:
-        raise SpecError(
-            f"'{rule.action} {part}': embeddings have no layers; write '{rule.action} {part.name}.{part.group}', "
+            f"'{rule}': embeddings have no layers; write '{rule.action} {part.name}.{part.group}', "
             f"or '{rule.action} {part.name}{part.layers}'."
         )
-    elif part.layers and part.layers.start not in (None, 0):
+    if part.group == "embeddings" and part.name == "fusion":
+        raise SpecError(f"'{rule}': a fusion head has no embeddings; write '{rule.action} fusion', or name its layers.")
+    return _checked_adapter(rule) if isinstance(rule, AdapterRule) else rule
+
+
+def _checked_adapter(rule: AdapterRule) -> AdapterRule:
+    part = rule.part
+    if rule.action == "bitfit":
+        if rule.options:
+            raise SpecError("'bitfit' has no options: it trains the biases of a part, and nothing else of it.")
+        if part.group:
+            raise SpecError(f"'{rule}': bitfit trains the biases of whole layers; write 'bitfit {part.name}'.")
+        return rule
+    if part.group or part.pattern:
         raise SpecError(
-            f"'{rule.action} {part}' cannot be built yet: only first layers can be held, as '{part.name}[:6]'."
+            f"'{rule}': lora takes a part or its layers; write 'lora {part.name}', and name linear layers by targets."
         )
-    return rule
+    options = lora_options(rule).model_dump(mode="json", exclude_defaults=True)
+    return rule.model_copy(update={"options": options})
 
 
-def chosen_weights(rules: Iterable[PartRule], tower: str) -> Weights:
+def lora_options(rule: AdapterRule) -> LoraOptions:
+    """Return the checked options of a 'lora' rule.
+
+    Raises:
+        SpecError: one is unknown, or has no such value.
+    """
+    try:
+        return LoraOptions.model_validate(rule.options)
+    except ValidationError as error:
+        raise SpecError(explain(error, LoraOptions.model_json_schema(), what=f"'{rule}'")) from None
+
+
+def chosen_weights(rules: Iterable[Rule], tower: str) -> Weights:
     """Return what a tower starts from; the last rule that says so wins."""
     chosen: Weights = "pretrained"
     for rule in rules:
@@ -88,64 +126,109 @@ def chosen_weights(rules: Iterable[PartRule], tower: str) -> Weights:
     return chosen
 
 
-def frozen_parts(rules: Iterable[PartRule], towers: Mapping[str, tuple[str, Capabilities]]) -> tuple[Part, ...]:
-    """Apply freezing rules in order and return what holds still; `towers` are (name, facts) by part.
+# --- what holds still -------------------------------------------------------------------------------------------------
 
-    A part comes back more than once only where its depth is known at build alone: '[:3]' and '[:-2]' of it.
+
+def holding_rules(rules: Iterable[Rule], towers: Towers) -> tuple[Rule, ...]:
+    """Return the rules on what is frozen, trained and adapted, part after part, without those that change nothing.
+
+    Everything trains that no rule names. A range is counted from the start where the depth of its tower is known.
 
     Raises:
-        SpecError: a range is empty or reaches beyond a tower, or a rule thaws a piece of what another froze.
+        SpecError: a range is empty or reaches beyond a tower, or rules on an adapted part contradict each other.
     """
-    held: dict[str, list[Part]] = {**{name: [] for name in towers}, "fusion": []}
+    held: dict[str, list[Rule]] = {**{name: [] for name in towers}, "fusion": []}
     for rule in rules:
-        if rule.action not in ("frozen", "trainable"):
-            continue
-        part = _bounded(rule.part, towers)
-        before = held[part.name]
-        if rule.action == "frozen":
-            held[part.name] = _with(before, part)
-        elif part.layers is None and part.group is None:
-            held[part.name] = []
-        elif before:
-            raise SpecError(
-                f"'trainable {rule.part}' under a frozen '{before[0]}' cannot be built yet; "
-                "freeze the first layers alone."
-            )
-    return tuple(part for parts in held.values() for part in parts)
+        if rule.action not in ("random", "pretrained"):
+            held[rule.part.name].append(rule.model_copy(update={"part": bounded(rule.part, towers)}))
+    for of_part in held.values():
+        _check_adapters(of_part)
+    return tuple(rule for of_part in held.values() for rule in _simplified(of_part))
 
 
-def _bounded(part: Part, towers: Mapping[str, tuple[str, Capabilities]]) -> Part:
-    """Return the part with its range counted from the start, where the tower's depth is known."""
-    if part.name not in towers or (part.layers is None and part.group is None):
+def bounded(part: Part, towers: Towers) -> Part:
+    """Return the part with its range counted from the start, where its tower's depth is known.
+
+    Raises:
+        SpecError: the tower lists no layers, or the range is empty or reaches beyond it.
+    """
+    if part.name not in towers or (part.layers is None and part.group != "embeddings"):
         return part
     name, facts = towers[part.name]
     if facts.layered is False:
         raise SpecError(f"'{name}' does not list its layers; write 'frozen {part.name}'.")
-    if part.layers is None or isinstance(facts.depth, Unknown):
+    if part.layers is None:
         return part
-    _, last = layer_range(part.layers, facts.depth, name)
-    return part.model_copy(update={"layers": Layers(start=None, stop=last)})
+    start, stop = part.layers.start, part.layers.stop
+    if not isinstance(facts.depth, Unknown):
+        first, last = layer_range(part.layers, facts.depth, name)
+        start, stop = first, None if stop is None else last
+    layers = None if not start and stop is None else Layers(start=start or None, stop=stop)
+    return part.model_copy(update={"layers": layers})
 
 
-def _with(held: list[Part], new: Part) -> list[Part]:
-    """Add a frozen part, and keep none that another one holds already."""
-    if any(_covers(old, new) for old in held):
-        return held
-    return [*(old for old in held if not _covers(new, old)), new]
+def without_adapters(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return canonical rules without the adapters of LoRA, and without what then changes nothing."""
+    kept = [rule for rule in rules if rule.action != "lora"]
+    names = dict.fromkeys(rule.part.name for rule in kept)
+    return tuple(rule for name in names for rule in _simplified([rule for rule in kept if rule.part.name == name]))
+
+
+def _check_adapters(rules: Sequence[Rule]) -> None:
+    """Refuse a second LoRA of one part, and rules after one that would leave nothing of what it is for."""
+    for index, rule in enumerate(rules):
+        for later in rules[index + 1 :]:
+            if rule.action != "lora":
+                continue
+            if later.action == "lora":
+                raise SpecError(f"'{rule}' and '{later}': one part takes one set of adapters; keep one of them.")
+            if _covers(later.part, rule.part):
+                fault = "train all that it adapts" if later.action == "trainable" else "freeze the adapters too"
+                raise SpecError(f"'{later}' after '{rule}' would {fault}; leave one of them out.")
+
+
+def _simplified(rules: Sequence[Rule]) -> list[Rule]:
+    """Return the rules of one part without those that change nothing."""
+    kept = list(rules)
+    while (spare := _spare(kept)) is not None:
+        del kept[spare]
+    return kept
+
+
+def _spare(rules: Sequence[Rule]) -> int | None:
+    """Return which rule changes nothing: it is overruled, says again what holds, or trains what nobody froze."""
+    for index, rule in enumerate(rules):
+        if rule.action == "lora":
+            continue
+        overruled = any(_covers(later.part, rule.part) for later in rules[index + 1 :])
+        repeated = False
+        for earlier in reversed(rules[:index]):
+            if earlier.action != rule.action:
+                break
+            repeated = repeated or _covers(earlier.part, rule.part)
+        if overruled or repeated or (rule.action == "trainable" and index == 0):
+            return index
+    return None
 
 
 def _covers(wide: Part, narrow: Part) -> bool:
-    """Return whether freezing `wide` freezes `narrow` too: embeddings < [:n] < [0:] < the whole part."""
-    if wide.group is None and wide.layers is None:
+    """Return whether `wide` holds every parameter of `narrow`, another piece of the same part."""
+    if wide.pattern not in (None, narrow.pattern) or wide.group not in (None, narrow.group):
+        return False
+    if wide.layers is None:
         return True
     if narrow.group == "embeddings":
-        return True
-    if wide.layers is None or narrow.layers is None:
+        return wide.layers.start is None
+    if narrow.layers is None:
         return False
-    reach, wanted = wide.layers.stop, narrow.layers.stop
-    if reach is None or wanted is None:
-        return reach is None
-    return (reach < 0) == (wanted < 0) and reach >= wanted  # from the start and from the end do not compare
+    (first, last), (start, stop) = _ends(wide.layers), _ends(narrow.layers)
+    begins = first is None or (start is not None and (first < 0) == (start < 0) and first <= start)
+    reaches = last is None or (stop is not None and (last < 0) == (stop < 0) and last >= stop)
+    return begins and reaches  # ends that are counted from either side do not compare
+
+
+def _ends(layers: Layers) -> tuple[int | None, int | None]:
+    return layers.start, layers.stop
 
 
 def layer_range(layers: Layers, depth: int, name: str) -> tuple[int, int]:
@@ -156,10 +239,13 @@ def layer_range(layers: Layers, depth: int, name: str) -> tuple[int, int]:
     """
     for end in (layers.start, layers.stop):
         if end is not None and not -depth <= end <= depth:
-            raise SpecError(f"'{name}' has {depth} layers, so '{layers}' reaches beyond it; at most '[:{depth}]'.")
+            raise SpecError(
+                f"'{name}' has {depth} layers, so '{layers}' reaches beyond it; count from -{depth} to {depth}."
+            )
     start, stop, _ = slice(layers.start, layers.stop).indices(depth)
     if start >= stop:
         raise SpecError(
-            f"'{layers}' of the {depth} layers of '{name}' is empty; write for example '[:{depth // 2 or 1}]'."
+            f"'{layers}' of the {depth} layers of '{name}' is empty; let it begin before it ends, counting from "
+            f"-{depth} to {depth}."
         )
     return start, stop

@@ -6,8 +6,10 @@ name    = short | plugin ":" short | library ":" model [ "@" revision ]
 clause  = "one-tower" [ "(" options ")" ] | "two-tower" | rule part | adapter part | fusion head | faults
 faults  = "as-published" "(" key "=" true { "," key "=" true } ")"
 rule    = "frozen" | "trainable" | "random" | "pretrained"
-adapter = ("lora" | "bitfit" | "adapter") [ "(" options ")" ]
-part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ ".embeddings" | ".norms" | ".biases" ] [ slice ]
+adapter = ("lora" | "bitfit") [ "(" options ")" ]
+part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ "." group ] [ slice ] [ names ]
+group   = "embeddings" | "norms" | "biases"
+names   = "(" pattern in double quotes ")"          parameters by name, as in a shell: text("*.attention.*")
 slice   = "[" [int] ":" [int] "]"
 """
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+
+from pydantic import ValidationError
 
 from renaissance.errors import SpecError
 from renaissance.spec import (
@@ -28,9 +32,11 @@ from renaissance.spec import (
     AsPublished,
     FusionSpec,
     OneTowerSpec,
+    Part,
     TowerSpec,
     TwoTowerSpec,
     did_you_mean,
+    explain,
     parse_json,
     shown,
     validate_spec,
@@ -57,6 +63,17 @@ def parse_spec(text: str) -> OneTowerSpec | TwoTowerSpec:
     if len(text) > MAX_LENGTH:
         raise SpecError(f"A spec has at most {MAX_LENGTH} characters, and this one has {len(text)}.")
     return _Parser(text).spec()
+
+
+def parse_part(text: str) -> Part:
+    """Return the part of a model that a text names, as 'text[-2:]'.
+
+    Raises:
+        SpecError: it breaks the grammar.
+    """
+    if len(text) > MAX_LENGTH:
+        raise SpecError(f"A part has at most {MAX_LENGTH} characters, and this one has {len(text)}.")
+    return _Parser(text).whole_part()
 
 
 def format_spec(spec: OneTowerSpec | TwoTowerSpec) -> str:
@@ -175,8 +192,35 @@ class _Parser:
                 raise self.fault(f"'.{shown(group)}' is unknown: .{', .'.join(GROUPS)}.{did_you_mean(group, GROUPS)}")
             part["group"] = group
         if self.peek("["):
+            start = self.skip()
             part["layers"] = self.slice()
+            layers = self.text[start : self.at]
+            if self.take("."):
+                group = self.match(_WORD) or "norms"
+                raise self.fault(f"the layers come last: '{name}.{shown(group)}{shown(layers)}'", at=start)
+        if self.peek("("):
+            part["pattern"] = self.pattern()
         return part
+
+    def pattern(self) -> str:
+        """Return the pattern of names in '("...")'."""
+        self.take("(")
+        pattern = self.value("names") if self.peek('"') else None
+        if not isinstance(pattern, str) or not self.take(")"):
+            raise self.fault("names of parameters stand in double quotes: 'frozen text(\"*.attention.*\")'")
+        return pattern
+
+    def whole_part(self) -> Part:
+        """Return the one part that the text names."""
+        if _WORD.match(self.text, self.skip()) is None:
+            raise self.fault("expected a part, such as 'vision' or 'text[-2:]'")
+        part = self.part("part")
+        if self.rest():
+            raise self.fault("expected the end of the part")
+        try:
+            return Part.model_validate(part)
+        except ValidationError as error:
+            raise SpecError(explain(error, Part.model_json_schema(), what=f"part '{shown(self.text)}'")) from None
 
     def slice(self) -> dict[str, Any]:
         self.take("[")

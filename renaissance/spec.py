@@ -26,7 +26,7 @@ from renaissance.errors import SpecError
 
 LIBRARIES = ("transformers", "timm", "open-clip")
 VERBS = ("frozen", "trainable", "random", "pretrained")
-ADAPTERS = ("lora", "bitfit", "adapter")
+ADAPTERS = ("lora", "bitfit")
 PARTS = ("vision", "text", "fusion", "encoder", "both")
 GROUPS = ("embeddings", "norms", "biases")
 
@@ -43,6 +43,7 @@ _MAX_NAME = 200
 ComponentName = Annotated[str, StringConstraints(pattern=rf"^{COMPONENT_NAME}$", max_length=_MAX_NAME)]
 LayerNumber = Annotated[int, Field(ge=-_MAX_INTEGER, le=_MAX_INTEGER)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+NamePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?\[\]!\-]+$", max_length=_MAX_NAME)]
 
 
 def _plain(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -118,10 +119,23 @@ class Part(Strict):
 
     name: Literal["vision", "text", "fusion", "encoder", "both"] = Field(description="'both' is vision and text.")
     group: Literal["embeddings", "norms", "biases"] | None = Field(None, description="Only these parameters of it.")
-    layers: Layers | None = Field(None, description="Only these layers; '[:6]' takes the embeddings along.")
+    layers: Layers | None = Field(
+        None,
+        description="Only these layers; '[:6]' takes along what comes before the first, '[6:]' what follows the last.",
+    )
+    pattern: NamePattern | None = Field(
+        None, description="Only parameters with such names, as '*.attention.*'; '*', '?' and '[...]' stand for others."
+    )
 
     def __str__(self) -> str:
-        return f"{self.name}{'.' + self.group if self.group else ''}{self.layers or ''}"
+        group = f".{self.group}" if self.group else ""
+        pattern = f"({json.dumps(self.pattern)})" if self.pattern else ""
+        return f"{self.name}{group}{self.layers or ''}{pattern}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is meant."""
+        return self.group is None and self.layers is None and self.pattern is None
 
 
 class PartRule(Strict):
@@ -130,13 +144,19 @@ class PartRule(Strict):
     action: Literal["frozen", "trainable", "random", "pretrained"]
     part: Part
 
+    def __str__(self) -> str:
+        return f"{self.action} {self.part}"
+
 
 class AdapterRule(Strict):
-    """A parameter-efficient adapter on a part."""
+    """A part that is frozen but for a little: matrices of low rank beside its own (LoRA), or its biases (BitFit)."""
 
-    action: Literal["lora", "bitfit", "adapter"]
+    action: Literal["lora", "bitfit"]
     part: Part
     options: JsonOptions = Field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.part}"
 
 
 Rule = Annotated[PartRule | AdapterRule, Field(discriminator="action")]
@@ -246,7 +266,7 @@ def explain(error: ValidationError, schema: dict[str, Any], *, what: str) -> str
         known = sorted(
             {key for node in beside for option in _options(schema, node) for key in option.get("properties", {})}
         )
-        listed = f" Known keys: {', '.join(known)}." if known and len(known) <= 24 else ""
+        listed = f" Known keys: {', '.join(known)}." if known and len(known) <= 40 else ""
         return f"{what}: unknown key '{path}'.{did_you_mean(str(fault['loc'][-1]), known)}{listed}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch":

@@ -115,6 +115,8 @@ def tiny_batch() -> Callable[..., Any]:
             seeds=torch.arange(first, first + count) * 7919 + 104_729 * (seed + 1),
             caption_keys=keys,
             text_keys=torch.tensor([caption_key(text) for text in texts]),
+            image_keys=torch.arange(first, first + count),
+            view_keys=torch.arange(first, first + count),
         )
 
     return batch

@@ -134,7 +134,7 @@ def captions(number: int) -> list[str]:
 def small(name: str, options: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return a shipped anchor as plain data: of our repository, with so few items that they can be whole here."""
     plain = as_anchor(name).model_dump(mode="json")
-    plain["checkpoint"] |= {"repo": REPO, "options": {**plain["checkpoint"]["options"], **options}}
+    plain["checkpoint"] |= {"repo": REPO, "revision": "main", "options": {**plain["checkpoint"]["options"], **options}}
     for whole in plain["data"]["splits"].values():
         whole |= {"items": COUNT, "texts": whole["texts"] and 2 * COUNT}
     return {**plain, **changes}

@@ -140,6 +140,15 @@ def test_photographs_are_timed_beside_pil_and_datasets(load):
     assert all(len(cells) == len(images.HEADER) for cells in rows)
 
 
+def test_the_stages_of_photographs_are_timed_beside_the_whole(load):
+    images, stages = load("images"), load("image_stages")
+    files = images.photographs(images.SIZES["tiny"].kinds[0], 2)
+    timings = load("paired").take_turns(stages.actions(files, images.SIZES["tiny"]), 1)
+    rows = stages.rows("tiny", timings, len(files))
+    assert {name for timed in stages.STAGES.values() for name in timed if name} == set(timings.seconds)
+    assert all(len(cells) == len(stages.HEADER) for cells in rows)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_all_sides_make_the_same_batch_of_photographs(load, interpolation):
     images = load("images")
@@ -155,7 +164,7 @@ def test_all_sides_make_the_same_batch_of_photographs(load, interpolation):
 
 def test_no_task_is_fooled_on_the_generated_world(load, tmp_path):
     tasks = load("tasks")
-    fools = tasks.scores_of_fools(tasks.write(tmp_path, 40, 0), 0)
+    fools = tasks.scores_of_fools(tasks.write(tmp_path, 40, 0, tasks.LAYOUTS), 0)
     assert {data for data, *_ in fools} == set(tasks.LAYOUTS)
     measured = {task for _, _, task, _ in fools}
     assert {*tasks.TRAINED_ON, "itm", "retrieval", "winoground", "aro", "sugarcrepe"} < measured
@@ -170,7 +179,46 @@ def test_no_task_is_fooled_on_the_generated_world(load, tmp_path):
 def test_trained_models_stand_beside_the_fools(load, tmp_path, cache):
     tasks = load("tasks")
     root = tasks.write(tmp_path, 40, 0, ("coco-captions", "nlvr2", "winoground"))
-    fools, trained = tasks.scores_of_fools(root, 0), tasks.scores_of_trained(root, tmp_path, 2, 0, batch=16)
+    fools, trained = tasks.scores_of_fools(root, 0), tasks.scores_of_trained(root, tmp_path, 2, 2, 0, 16)
     assert set(trained) == set(fools)
     rows = list(tasks.rows(fools, trained))
     assert all(len(row) == len(tasks.HEADER) and row[-1] for row in rows)
+
+
+def test_a_cascade_is_timed_beside_every_pair(load, tmp_path, cache):
+    retrieval = load("retrieval")
+    size = retrieval.SIZES["tiny"]
+    assembly, records = retrieval.trained(size, 8, 2, tmp_path)
+    rows = retrieval.rows(assembly, records, size.ks, 1)
+    assert [cells[0] for cells in rows] == ["1", "4", "all"]
+    assert rows[-1][1] == "128"
+    assert all(len(cells) == len(retrieval.HEADER) for cells in rows)
+    told = retrieval.costs(assembly, records, size.ks)
+    for (name, search), row in zip(retrieval.searches(assembly, records, size.ks).items(), told.rows, strict=True):
+        prefix = "full " if name == "all" else "reranked "
+        found = {score.name: score.value for score in search() if score.name.startswith(prefix)}
+        assert found == {f"{prefix}{score.name}": score.value for score in row.scores}
+
+
+def test_the_store_reads_what_the_plain_array_holds(load, tmp_path):
+    store = load("store")
+    for name, dtype in store.DTYPES.items():
+        (tmp_path / name).mkdir()
+        made, plain = (make(tmp_path / name, 9, (5, 8), dtype) for make in (store.store_of, store.plain_of))
+        rows = store.batches(9, 4)[0]
+        assert torch.equal(made.read(rows).tokens, torch.from_numpy(plain[rows]))
+    (row, _) = store.measure(tmp_path / "all", rounds=1, samples=9, batch=4, shape=(5, 8))
+    assert len(row) == len(store.HEADER)
+
+
+def test_the_picture_of_freezing_has_every_arm_and_no_date(load, tmp_path):
+    freezing = load("freezing_cost")
+    arms = freezing.measured("tiny", 1)
+    assert [arm.frozen for arm in arms] == ["none", "vision", "vision", "text", "text", "both", "both"]
+    flops = {(arm.frozen, arm.store): arm.flops for arm in arms}
+    assert flops["both", "with the store"] < flops["both", "no store"] < flops["none", "no store"]
+    for name in ("one.svg", "two.svg"):
+        freezing.draw(arms, tmp_path / name, "tiny")
+    drawn = (tmp_path / "one.svg").read_text()
+    assert drawn == (tmp_path / "two.svg").read_text()
+    assert "dc:date" not in drawn

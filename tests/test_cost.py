@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from renaissance.assemble import Assembly, assemble
 from renaissance.cli import main
 from renaissance.cost import PRESETS, Cost, assemble_without_weights, cost, counted, synthetic_batch
+from renaissance.cost.counting import measured, runs_of
 from renaissance.cost.shapes import without_pixels
 from renaissance.errors import SpecError
 from renaissance.resolve import resolve
@@ -262,3 +263,46 @@ def test_the_images_of_a_batch_take_no_memory() -> None:
     images: Any = without_pixels(synthetic_batch(assembly, BATCH, TEXT_TOKENS), assembly).images
     assert isinstance(images.pixels, FakeTensor)
     assert images.pixels.shape == (BATCH, 3, 32, 32)
+
+
+# --- what is frozen -------------------------------------------------------------------------------------------------
+
+SIX = partial(line, layers=6)
+
+
+def backward(rules: str) -> int:
+    return found(SIX(rules)).flops.backward
+
+
+def products_of_a_text_block() -> tuple[int, int]:
+    """Return the FLOPs of a block forward, for the texts and their masked twins: of linear layers, of attention."""
+    tokens = 2 * BATCH * TEXT_TOKENS
+    return 2 * tokens * (4 * 32 * 32 + 2 * 32 * 64), 2 * 2 * tokens * TEXT_TOKENS * 32
+
+
+def test_a_frozen_middle_costs_no_weight_gradients() -> None:
+    linear, _ = products_of_a_text_block()
+    assert backward("") - backward("frozen text[2:4]") == 2 * linear
+
+
+def test_each_block_of_a_frozen_prefix_costs_no_backward_at_all() -> None:
+    linear, attention = products_of_a_text_block()
+    for shorter, longer in (("[:1]", "[:2]"), ("[:2]", "[:3]")):
+        assert backward(f"frozen text{shorter}") - backward(f"frozen text{longer}") == 2 * linear + 2 * attention
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "frozen text[2:4]",
+        "frozen text, trainable text[-2:]",
+        "lora(rank=2) text",
+        'frozen both("*.attention.*"), frozen fusion[:1], frozen vision.norms',
+        "frozen both, lora(rank=2) vision[3:5], bitfit text",
+    ],
+)
+def test_blocks_that_are_left_out_of_the_count_cost_what_they_would_cost(rules: str) -> None:
+    assembly = assemble_without_weights(resolve(SIX(rules), ("itm",))).train()
+    batch = without_pixels(synthetic_batch(assembly, BATCH, TEXT_TOKENS), assembly)
+    step = TrainStep(assembly, {"itm": 1.0})
+    assert measured(step, batch, tuple(runs_of(assembly.encoder))) == measured(step, batch, ())

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,12 +22,15 @@ from renaissance import anchors, errors
 from renaissance.api import Entry
 from renaissance.cli import main
 from renaissance.cli.listing import type_text
+from renaissance.data import captions, decode
+from renaissance.data.readers import webdataset
 from renaissance.data.readers.published import LAYOUTS, published_counts
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.plain_yaml import parse_yaml
 from renaissance.recipe import Recipe, validate_recipe
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import resolve
+from renaissance.rules import LoraOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -145,7 +149,8 @@ def test_a_block_that_does_not_run_says_why() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text()):
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)  # code has brackets of its own
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
@@ -253,24 +258,44 @@ def layout_table() -> str:
     def names(files: Sequence[str], form: str) -> str:
         return form.format(", ".join(f"`{name}`" for name in files)) if files else ""
 
-    lines = ["| layout | what it is | below ROOT | published items (texts) | download page |", "|---|---|---|---|---|"]
+    lines = [
+        "| layout | what it is | below ROOT | published items (texts) | where these were read | download page |",
+        "|---|---|---|---|---|---|",
+    ]
     for layout in LAYOUTS.values():
         below = f"{names(layout.files, '{}')} {names(layout.optional, '({})')}".strip()
-        lines.append(f"| `{layout.name}` | {layout.summary} | {below} | {published_counts(layout)} | {layout.page} |")
+        counts = f"{published_counts(layout)} | {layout.counted}"
+        lines.append(f"| `{layout.name}` | {layout.summary} | {below} | {counts} | {layout.page} |")
     return "\n".join(lines) + "\n"
+
+
+def told(module: ModuleType) -> str:
+    """The table in the docstring of a module."""
+    assert module.__doc__ is not None
+    return "".join(f"{line}\n" for line in module.__doc__.splitlines() if line.startswith("|"))
 
 
 def anchor_table() -> str:
     return table(anchors.COLUMNS, [(f"`{name}`", *cells) for name, *cells in anchors.rows()])
 
 
+def lora_table() -> str:
+    fields = LoraOptions.model_fields.items()
+    rows = [(f"`{name}`", f"`{json.dumps(field.default)}`", str(field.description)) for name, field in fields]
+    return table(("option", "default", "meaning"), rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
+    "lora": lora_table,
     "backbones": backbone_table,
     "fusion heads": fusion_table,
     "tasks": task_table,
     "exit codes": error_table,
     "recipe": recipe_table,
     "layouts": layout_table,
+    "images": lambda: told(decode),
+    "captions": lambda: told(captions),
+    "tar members": lambda: told(webdataset),
     "anchors": anchor_table,
 }
 
@@ -296,4 +321,4 @@ def test_every_error_class_stands_in_the_table_with_its_exit_code() -> None:
     for error in classes:
         if "exit_code" in vars(error) and error is not RenaissanceError:
             assert f"| {error.exit_code} | `{error.__name__}`:" in error_table()
-    assert {error.exit_code for error in classes} == set(range(1, 15))
+    assert {error.exit_code for error in classes} == set(range(1, 17))

@@ -124,12 +124,16 @@ def test_a_batch_that_its_parts_do_not_divide_is_refused() -> None:
 
 
 def test_a_store_beside_augmentation_is_refused() -> None:
-    refused("a store holds one view of each image", store=True, augmentation={"flip": True})
+    refused("a store holds so many views of each image as", store=True, augmentation={"flip": True})
+
+
+def test_a_store_that_would_leave_out_samples_is_refused() -> None:
+    refused("a store is built before the training, which would then form other", store=True, on_bad_sample="skip")
 
 
 def test_steps_and_epochs_together_or_neither_are_refused() -> None:
-    refused("give one of 'steps' and 'epochs'", budget={"steps": 1, "epochs": 1})
-    refused("give one of 'steps' and 'epochs'", budget={})
+    refused("give one of 'steps', 'epochs', .*, and not 2", budget={"steps": 1, "epochs": 1})
+    refused("give one of 'steps', 'epochs', .*, and not 0", budget={})
 
 
 def test_two_ways_to_say_the_warm_up_are_refused() -> None:

@@ -18,7 +18,7 @@ TOWERS = "vit-base + bert-base"
 
 
 def frozen(line: str) -> list[str]:
-    return [str(part) for part in resolve(f"{TOWERS}, {line}").frozen]
+    return [str(rule).removeprefix("frozen ") for rule in resolve(f"{TOWERS}, {line}").rules]
 
 
 # --- components -------------------------------------------------------------------------------------------------------
@@ -124,7 +124,10 @@ def test_a_slice_builds_the_first_layers() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("vit-base + bert-base[:99]", r"'bert-base' has 12 layers, so '\[:99\]' reaches beyond it; at most '\[:12\]'"),
+        (
+            "vit-base + bert-base[:99]",
+            r"'bert-base' has 12 layers, so '\[:99\]' reaches beyond it; count from -12 to 12",
+        ),
         ("vit-base + bert-base[:0]", r"'\[:0\]' of the 12 layers of 'bert-base' is empty"),
         ("vit-base + bert-base[6:]", r"cannot be built yet: only first layers can"),
         ("vit-base + bert-base[2:6]", r"'bert-base\[2:6\]' cannot be built yet"),
@@ -134,7 +137,8 @@ def test_a_slice_builds_the_first_layers() -> None:
             r"The depth of 'timm:vit_base' is known at build only|does not list its layers",
         ),
         (f"{TOWERS}, frozen text[:99]", r"'bert-base' has 12 layers, so '\[:99\]' reaches beyond it"),
-        (f"{TOWERS}, frozen text[-99:3]", r"cannot be built yet: only first layers can be held"),
+        (f"{TOWERS}, frozen text[-99:3]", r"'bert-base' has 12 layers, so '\[-99:3\]' reaches beyond it"),
+        (f"{TOWERS}, trainable text[6:2]", r"'bert-base' is empty; .* counting from -12 to 12"),
     ],
 )
 def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str) -> None:
@@ -166,22 +170,25 @@ def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str
         ("bert-base, one-tower(image_size=225)", "use image_size=224"),
         ("vit-base + bert-base, as-published(inner_layers_only=true)", "a fault of one-tower models"),
         ("vit-base, one-tower, as-published(ids_embedded_twice=true)", "a fault of two-tower models"),
-        (f"{TOWERS}, lora(rank=8) text", r"Adapters \('lora text'\) cannot be built yet"),
-        (f"{TOWERS}, bitfit both", r"Adapters \('bitfit both'\) cannot be built yet"),
-        (f"{TOWERS}, frozen text.norms", r"'frozen text.norms' cannot be built yet"),
-        (f"{TOWERS}, trainable both.biases", r"'trainable vision.biases' cannot be built yet"),
-        (f"{TOWERS}, frozen text[2:6]", r"'frozen text\[2:6\]' cannot be built yet"),
-        (f"{TOWERS}, frozen fusion[:2]", r"'frozen fusion\[:2\]' cannot be built yet"),
-        (
-            f"{TOWERS}, frozen text, trainable text[:2]",
-            r"'trainable text\[:2\]' under a frozen 'text' cannot be built yet",
-        ),
+        (f"{TOWERS}, lora text, lora(rank=2) text[:2]", r"one part takes one set of adapters; keep one of them"),
+        (f"{TOWERS}, lora text[:2], frozen text", r"'frozen text' after 'lora text\[:2\]' would freeze the adapters"),
+        (f"{TOWERS}, lora text, trainable text", r"'trainable text' after 'lora text' would train all that it adapts"),
+        (f"{TOWERS}, lora(rnk=8) text", r"'lora text': unknown key 'rnk'. Did you mean 'rank'\?"),
+        (f"{TOWERS}, lora(rank=0) text", r"'lora text': 'rank': .*greater than or equal to 1"),
+        (f"{TOWERS}, lora text.norms", r"lora takes a part or its layers; write 'lora text', and name .* by targets"),
+        (f"{TOWERS}, bitfit text.norms", r"bitfit trains the biases of whole layers; write 'bitfit text'"),
+        (f"{TOWERS}, bitfit(rank=1) both", r"'bitfit' has no options"),
+        (f"{TOWERS}, frozen fusion.embeddings", r"a fusion head has no embeddings; write 'frozen fusion'"),
         (f"{TOWERS}, frozen encoder", "'encoder' is a part of one-tower models"),
         (f"{TOWERS}, random text[:2]", "weights are chosen for whole towers; write 'random text'"),
         (f"{TOWERS}, pretrained fusion", "A fusion head has no pretrained weights of its own"),
         ("tiny-vit + bert-base", "'tiny-vit' has no pretrained weights; say 'random vision'"),
         (f"{TOWERS}, frozen text.embeddings[:1]", r"embeddings have no layers; write 'frozen text.embeddings', or"),
         ("swin-tiny + bert-base, frozen vision[:2]", "'swin-tiny' does not list its layers; write 'frozen vision'"),
+        (f"{TOWERS}, random text.norms", r"weights are chosen for whole towers; write 'random text'"),
+        (f'{TOWERS}, random text("*.query.*")', r"weights are chosen for whole towers; write 'random text'"),
+        ("vit-base + bert-base, one-tower, lora text", r"these are embeddings alone; write 'frozen text'"),
+        ("vit-base + bert-base, one-tower, frozen text[:2]", r"these are embeddings alone; write 'frozen text'"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(line: str, message: str) -> None:
@@ -208,6 +215,20 @@ def test_what_is_not_built_yet_is_refused_by_name(line: str, message: str) -> No
         ("frozen text.embeddings, frozen text[:2]", ["text[:2]"]),
         ("frozen fusion, frozen text", ["text", "fusion"]),
         ("frozen text[:6], trainable text, frozen text[:2]", ["text[:2]"]),
+        ("trainable text", []),
+        ("frozen text, trainable text[-2:]", ["text", "trainable text[10:]"]),
+        ("trainable text[-2:], frozen text[:4]", ["text[:4]"]),
+        ("frozen text[:4], frozen text[6:8], frozen text[:4]", ["text[6:8]", "text[:4]"]),
+        ("frozen text, frozen text[:2], trainable text.norms, frozen text.norms", ["text"]),
+        ("frozen text.norms, frozen text", ["text"]),
+        ("frozen text[0:]", ["text"]),
+        ("frozen text[8:], frozen text[8:12]", ["text[8:]"]),
+        ("frozen text[8:12], frozen text[8:]", ["text[8:]"]),
+        ('frozen text("*.attention.*"), frozen text("*.attention.*")', ['text("*.attention.*")']),
+        ('frozen text("*.query.*"), frozen text("*.value.*")', ['text("*.query.*")', 'text("*.value.*")']),
+        ("frozen text, lora(rank=8) text", ["lora text"]),
+        ("lora(rank=4) text[:6], frozen text.norms", ["lora text[:6]", "text.norms"]),
+        ("bitfit both", ["bitfit vision", "bitfit text"]),
         ("lxmert", []),
     ],
 )
@@ -218,9 +239,9 @@ def test_later_rules_win(line: str, held: list[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "held"),
     [
-        ("frozen vision[0:], frozen vision[:2]", ["vision[0:]"]),
-        ("frozen vision[:2], frozen vision[0:]", ["vision[0:]"]),
-        ("frozen vision[0:], frozen vision.embeddings", ["vision[0:]"]),
+        ("frozen vision[0:], frozen vision[:2]", ["vision"]),
+        ("frozen vision[:2], frozen vision[0:]", ["vision"]),
+        ("frozen vision[0:], frozen vision.embeddings", ["vision"]),
         ("frozen vision[:2], frozen vision[:5]", ["vision[:5]"]),
         ("frozen vision[:-2], frozen vision[:-1]", ["vision[:-1]"]),
         ("frozen vision[:3], frozen vision[:-2]", ["vision[:3]", "vision[:-2]"]),
@@ -229,7 +250,8 @@ def test_later_rules_win(line: str, held: list[str]) -> None:
     ],
 )
 def test_of_a_depth_that_only_the_build_knows_the_widest_range_holds(line: str, held: list[str]) -> None:
-    assert [str(part) for part in resolve(f"timm:of_a_newer_timm + bert-base, {line}").frozen] == held
+    rules = resolve(f"timm:of_a_newer_timm + bert-base, {line}").rules
+    assert [str(rule).removeprefix("frozen ") for rule in rules] == held
 
 
 def test_later_words_on_weights_win() -> None:
@@ -344,13 +366,15 @@ def test_a_backbone_that_cannot_describe_itself_is_told_with_its_plugin(describe
         "timm:resnet18@abc + transformers:org/model, random vision, frozen fusion, co-attention",
         "deit-tiny + electra-small, frozen text.embeddings, frozen vision[:3]",
         "timm:of_a_newer_timm + bert-base, frozen vision[:3], frozen vision[:-2]",
+        f"{TOWERS}, lora(alpha=16, rank=4) both, trainable text[-1:], frozen fusion[:2]",
+        f'{TOWERS}, bitfit vision, frozen text.norms[2:5], frozen text("*.query.*"), trainable text[4:]("*.bias")',
     ],
 )
 def test_the_canonical_spec_is_a_fixed_point(line: str) -> None:
     plan: Plan = resolve(line)
     again = resolve(plan.spec)
     assert again.spec == plan.spec
-    assert again.frozen == plan.frozen
+    assert again.rules == plan.rules
     assert parse_spec(format_spec(plan.spec)) == plan.spec
     assert (again.vision.options, again.text.options, again.fusion.options) == (
         plan.vision.options, plan.text.options, plan.fusion.options,

@@ -49,6 +49,7 @@ parts = st.fixed_dictionaries(
         "name": st.sampled_from(["vision", "text", "fusion", "encoder", "both"]),
         "group": st.sampled_from([None, "embeddings", "norms", "biases"]),
         "layers": slices,
+        "pattern": st.none() | st.from_regex(r"[A-Za-z0-9_.*?\[\]!\-]{1,12}", fullmatch=True),
     }
 )
 rules = st.lists(
@@ -56,9 +57,7 @@ rules = st.lists(
         st.fixed_dictionaries(
             {"action": st.sampled_from(["frozen", "trainable", "random", "pretrained"]), "part": parts}
         ),
-        st.fixed_dictionaries(
-            {"action": st.sampled_from(["lora", "bitfit", "adapter"]), "part": parts, "options": options}
-        ),
+        st.fixed_dictionaries({"action": st.sampled_from(["lora", "bitfit"]), "part": parts, "options": options}),
     ),
     max_size=3,
 )
@@ -174,6 +173,7 @@ FAULTS = {
     "a + b, frozen": "'frozen' needs a part: 'frozen vision'",
     "a + b, frozen txt": r"'txt' is no part of a model: .* Did you mean 'text'\?",
     "a + b, frozen text.norm": r"'.norm' is unknown: .* Did you mean 'norms'\?",
+    "a + b, frozen both[:1].norms": r"the layers come last: 'both\.norms\[:1\]'",
     "a + b, frozzen text": r"'frozzen text' is no clause\. Did you mean 'frozen'\?",
     "a + b, frozen text[6]": r"a slice is '\[start:stop\]'",
     "a + b, frozen text[:]": "a slice needs a number",

@@ -24,7 +24,7 @@ from renaissance.data.load import captioned
 from renaissance.data.prepared import Prepared
 from renaissance.errors import CapabilityError, DataError, SpecError
 from renaissance.evaluation.choosing import Measure
-from renaissance.evaluation.evaluate import evaluate_items, evaluate_split
+from renaissance.evaluation.splits import evaluate_items, evaluate_split
 from renaissance.importing import Imported, import_checkpoint
 from renaissance.importing.checkpoint import Checkpoint
 from renaissance.progress import Progress, Silent

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renaissance.api import Batch, Box, Encoded, Item, ItemScorer, Joint, ModelFacts, Pairs, Score, TaskLoss, Views
-from renaissance.builtin.downstream_entries import ChoiceOptions, ReferringOptions
+from renaissance.builtin.downstream_options import ChoiceOptions, ReferringOptions
 from renaissance.builtin.goals import image_units
 from renaissance.builtin.labels import Places
 from renaissance.errors import DataError

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renaissance.api import Batch, Encoded, Item, ItemScorer, Joint, ModelFacts, Pairs, Score, TaskLoss
-from renaissance.builtin.downstream_entries import (
+from renaissance.builtin.downstream_options import (
     EntailmentOptions,
     Nlvr2Options,
     OwnLabels,

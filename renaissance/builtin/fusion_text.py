@@ -16,6 +16,7 @@ from renaissance.api import Features, Joint, Output, TextBlock, TowerFacts
 from renaissance.builtin.fusion_entries import QFormerOptions, TextCrossOptions, refuse_heads
 from renaissance.builtin.fusion_streams import Read, how_much, pooler, projection, read_of
 from renaissance.toolkit.attention import AttentionLayer, Block, FeedForwardLayer, initialise, norm_before
+from renaissance.toolkit.dropout import Dropout
 from renaissance.toolkit.recompute import run
 
 
@@ -75,7 +76,7 @@ class QFormer(nn.Module):
         self.query_norm = nn.LayerNorm(width, eps=eps)
         self.projection = projection(text.width, width)
         self.text_norm = nn.LayerNorm(width, eps=eps) if options.text_blocks is None else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks: Sequence[TextBlock] = own_blocks(options, width)
         self.cross = nn.ModuleList(
             cross_attention(options, width, vision.width) for _ in range(0, options.layers, options.cross_every)

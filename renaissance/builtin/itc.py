@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from renaissance.api import Batch, Encoded, Joint, Modality, ModelFacts, Pairs, TaskLoss, Views
 from renaissance.builtin.task_entries import ItcOptions
-from renaissance.toolkit.distributed import gather, offset
+from renaissance.toolkit.distributed import gather, offset, world_size
+from renaissance.toolkit.dropout import Dropout
 from renaissance.toolkit.losses import imitation, multi_positive_nce, sigmoid_pairs, wide
-from renaissance.toolkit.pairing import first_of_equal, positives, stacked
+from renaissance.toolkit.pairing import belonging, first_of_equal, stacked, told_together
 from renaissance.toolkit.teaching import Taught, needed_momentum, taught, teacher_share
 
 # CLIP's bound on the learned scale (arXiv 2103.00020). SigLIP has none, and its published scales pass this one.
@@ -96,7 +97,8 @@ class ImageTextContrast(nn.Module):
         taught_images, taught_texts = (_unit(lesson, modality) for modality in ("vision", "text"))  # [V, W], [T, W]
         new = {
             "images": gather(taught_images),
-            "caption_keys": gather(batch.caption_keys),
+            "caption_keys": _captions_of_all(batch),
+            "image_keys": gather(batch.image_keys),
             "texts": gather(taught_texts),
             "text_keys": gather(batch.text_keys),
         }
@@ -105,28 +107,25 @@ class ImageTextContrast(nn.Module):
             key_images, key_texts = everything["images"], everything["texts"]
         else:
             key_images, key_texts = gather(images), gather(texts)
-        distinct = first_of_equal(new["text_keys"])  # equal captions on two processes are one candidate
-        candidates = torch.ones_like(everything["text_keys"], dtype=torch.bool)
-        candidates[: len(distinct)] = distinct
+        known = Known(batch, everything["caption_keys"], everything["image_keys"], everything["text_keys"])
         share, scale = teacher_share(self.options, lesson.updates), self.scale
         by_image = _taught_rows(
             scale * images @ key_texts.T,
             scale.detach() * taught_images @ everything["texts"].T,
-            positives(batch.caption_keys, everything["text_keys"]),
-            candidates,
+            known.by_image,
+            known.texts,
             share,
-        )
-        belongs = positives(everything["caption_keys"], batch.text_keys).T  # [T, V of all and past]
+        )[known.own_images]
         by_text = _taught_rows(
             scale * texts @ key_images.T,
             scale.detach() * taught_texts @ everything["images"].T,
-            belongs,
-            torch.ones_like(belongs[0]),
+            known.by_text,
+            known.images,
             share,
-        )
-        start = offset(len(batch.text_keys), texts.device)
-        by_text = by_text[distinct[start : start + len(by_text)]]
-        return by_image.sum() + by_text.sum(), len(by_image) + len(by_text), new
+        )[known.own_texts]
+        kept = {"images": known.images, "caption_keys": known.images, "image_keys": known.images}
+        enqueued = {name: rows[kept.get(name, known.texts)[: len(rows)]] for name, rows in new.items()}
+        return by_image.sum() + by_text.sum(), len(by_image) + len(by_text), enqueued
 
     @property
     def scale(self) -> Tensor:
@@ -150,22 +149,50 @@ def _taught_rows(logits: Tensor, teacher: Tensor, positive: Tensor, candidates: 
     return (1 - share) * labelled + share * imitation(logits, teacher, candidates)
 
 
+class Known:
+    """What is known of the images and texts of all processes, and of past batches behind them.
+
+    images bool [V of all], texts bool [T of all]: the first of equal ones, which alone are candidates and rows; what is
+    the same on two processes is one, and past ones all are. own_images [V], own_texts [T]: these for this process.
+    by_image bool [V, T of all], by_text bool [T, V of all]: which belong to the rows of this process.
+    """
+
+    def __init__(self, batch: Batch, caption_keys: Tensor, image_keys: Tensor, text_keys: Tensor) -> None:
+        views, keys = gather(batch.view_keys), gather(batch.text_keys)
+        self.images = F.pad(first_of_equal(views), (0, len(image_keys) - len(views)), value=True)
+        self.texts = F.pad(first_of_equal(keys), (0, len(text_keys) - len(keys)), value=True)
+        device = keys.device
+        first_image, first_text = offset(len(batch.view_keys), device), offset(len(batch.text_keys), device)
+        own_images = slice(first_image, first_image + len(batch.view_keys))
+        own_texts = slice(first_text, first_text + len(batch.text_keys))
+        belongs = belonging(caption_keys, image_keys, text_keys)  # [V of all, T of all]
+        self.own_images, self.own_texts = self.images[own_images], self.texts[own_texts]
+        self.by_image, self.by_text = belongs[own_images], belongs[:, own_texts].T
+
+
+def _captions_of_all(batch: Batch) -> Tensor:
+    """Return the caption keys int64 [V of all, .] of the images of all processes, as far as any of them knows."""
+    if world_size() == 1:  # whose batch has them together
+        return batch.caption_keys
+    return told_together(gather(batch.caption_keys), gather(batch.image_keys))
+
+
+def _known(batch: Batch) -> Known:
+    return Known(batch, gather(batch.caption_keys), gather(batch.image_keys), gather(batch.text_keys))
+
+
 def _softmax(image_rows: Tensor, text_rows: Tensor, batch: Batch) -> tuple[Tensor, int]:
     """Return InfoNCE both ways, summed, and the number of rows, from [V, T of all] and [T, V of all]."""
-    all_keys = gather(batch.text_keys)
-    distinct = first_of_equal(all_keys)  # equal captions on two processes are one candidate
-    by_image = multi_positive_nce(image_rows, positives(batch.caption_keys, all_keys), distinct)
-    belongs = positives(gather(batch.caption_keys), batch.text_keys).T
-    by_text = multi_positive_nce(text_rows, belongs, torch.ones_like(belongs[0]))
-    start = offset(len(batch.text_keys), all_keys.device)
-    by_text = by_text[distinct[start : start + len(by_text)]]
+    known = _known(batch)
+    by_image = multi_positive_nce(image_rows, known.by_image, known.texts)[known.own_images]
+    by_text = multi_positive_nce(text_rows, known.by_text, known.images)[known.own_texts]
     return by_image.sum() + by_text.sum(), len(by_image) + len(by_text)
 
 
 def _sigmoid(logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
     """Return the sigmoid loss of all pairs [V, T of all], summed, and the number of images."""
-    all_keys = gather(batch.text_keys)
-    losses = sigmoid_pairs(logits, positives(batch.caption_keys, all_keys), first_of_equal(all_keys))
+    known = _known(batch)
+    losses = sigmoid_pairs(logits, known.by_image, known.texts)[known.own_images]
     return losses.sum(), len(losses)
 
 
@@ -177,7 +204,7 @@ class Projection(nn.Module):
 
     def __init__(self, kind: Literal["linear", "residual"], width: int, options: ItcOptions) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(options.feature_dropout)
+        self.dropout = Dropout(options.feature_dropout)
         self.linear = nn.Linear(width, options.width)
         if width == options.width:
             nn.init.eye_(self.linear.weight)
@@ -195,6 +222,6 @@ def _mlp(width: int, options: ItcOptions) -> nn.Module:
     return nn.Sequential(
         nn.Linear(width, options.hidden),
         nn.GELU(),
-        nn.Dropout(options.dropout),
+        Dropout(options.dropout),
         nn.Linear(options.hidden, options.width),
     )

@@ -15,7 +15,7 @@ from renaissance.toolkit.attention import initialise
 from renaissance.toolkit.distributed import gather, gather_features, offset
 from renaissance.toolkit.losses import matching, wide
 from renaissance.toolkit.metrics import accuracy_score, finite
-from renaissance.toolkit.pairing import drawn, drawn_by_softmax, first_of_equal, hardest, other_images, positives
+from renaissance.toolkit.pairing import belonging, drawn, drawn_by_softmax, first_of_equal, hardest, other_images
 from renaissance.toolkit.random import uniform
 from renaissance.toolkit.teaching import needed_momentum, taught, teacher_share
 
@@ -110,18 +110,19 @@ class ImageTextMatching(nn.Module):
 
     def _other_images(self, batch: Batch, published: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Return for each pair an image of all processes that its caption is not of, int64 [P]; and if there is one."""
-        texts = batch.pairs[:, 1]
-        allowed = ~positives(gather(batch.caption_keys), batch.text_keys[texts]).T  # [P, V of all]
+        texts = offset(len(batch.text_keys), batch.pairs.device) + batch.pairs[:, 1]
+        distinct = first_of_equal(gather(batch.view_keys))  # an image of two processes is one candidate
+        allowed = ~_belongs(batch)[:, texts].T & distinct  # [P, V of all]
         if published is None:
             return drawn(allowed, batch.seeds, "other image"), allowed.any(1)
-        start = offset(len(batch.text_keys), texts.device)
-        similarity = gather(published["similarity"])[:, start + texts].T  # [P, V of all]
+        similarity = gather(published["similarity"])[:, texts].T  # [P, V of all]
         return self._chosen(similarity, published["scale"], allowed, batch.seeds, "other image")
 
     def _other_captions(self, batch: Batch, published: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Return for each pair a text of all processes that is not of its image, int64 [P]; and if there is one."""
-        images, keys = batch.pairs[:, 0], gather(batch.text_keys)
-        allowed = first_of_equal(keys) & ~positives(batch.caption_keys[images], keys)  # [P, T of all]
+        images = batch.pairs[:, 0]
+        own = offset(len(batch.caption_keys), images.device) + images
+        allowed = first_of_equal(gather(batch.text_keys)) & ~_belongs(batch)[own]  # [P, T of all]
         if published is None:
             return drawn(allowed, batch.seeds, "other caption"), allowed.any(1)
         similarity = published["similarity"][images]  # [P, T of all]
@@ -148,3 +149,8 @@ class ImageTextMatching(nn.Module):
         if count == 0:
             return torch.zeros_like(draws, dtype=torch.bool)
         return draws <= everywhere.sort().values[count - 1]
+
+
+def _belongs(batch: Batch) -> Tensor:
+    """Return bool [V of all, T of all]: which texts are captions of which images, as far as any process knows."""
+    return belonging(gather(batch.caption_keys), gather(batch.image_keys), gather(batch.text_keys))

@@ -15,6 +15,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor, nn
 
 from renaissance.errors import HubError, SpecError, UnknownComponentError
+from renaissance.toolkit.messages import either, first_line
 
 Tower = Literal["vision", "text"]
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
@@ -56,7 +57,7 @@ def model_config(model: str) -> dict[str, Any]:
         found = open_clip.get_model_config(model) if model in open_clip.list_models() else None
     if found is None:
         near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
-        hint = f"Did you mean {_either(near)}?" if near else "open_clip.list_models() lists all that there are."
+        hint = f"Did you mean {either(near)}?" if near else "open_clip.list_models() lists all that there are."
         raise UnknownComponentError(f"open_clip {open_clip.__version__} has no model called {model!r}. {hint}")
     return copy.deepcopy(found)
 
@@ -73,7 +74,7 @@ def weights_config(model: str, tag: str | None) -> Mapping[str, Any]:
     if not found:
         tags = open_clip.list_pretrained_tags_by_model(model)
         near = difflib.get_close_matches(tag, tags, n=3) or tags
-        hint = f"Did you mean {_either([f'{model}@{name}' for name in near])}?" if near else "It has no weights at all."
+        hint = f"Did you mean {either([f'{model}@{name}' for name in near])}?" if near else "It has no weights at all."
         raise UnknownComponentError(f"open_clip's {model!r} has no weights tagged {tag!r}. {hint}")
     return found
 
@@ -97,7 +98,7 @@ def chosen_config(model: str, tag: str | None, tower: Tower, overrides: Mapping[
             fields[name] = value
         else:
             near = difflib.get_close_matches(name, [*known, "embed_dim"], n=3)
-            hint = f"Did you mean {_either(near)}?" if near else f"It has {', '.join(sorted(known))}."
+            hint = f"Did you mean {either(near)}?" if near else f"It has {', '.join(sorted(known))}."
             raise SpecError(f"open-clip:{model}: its {tower} tower has no field {name!r}. {hint}")
     if tower == "vision" and "heads" in fields:  # open_clip counts channels for each head instead
         fields["head_width"] = fields.get("width", 768) // fields.pop("heads")
@@ -125,7 +126,7 @@ def pretrained_state(model: str, tag: str | None, tower: Tower, image_size: int 
     """
     if tag is None:
         tags = open_clip.list_pretrained_tags_by_model(model)
-        hint = f"Name them: {_either([f'open-clip:{model}@{name}' for name in tags])}." if tags else ""
+        hint = f"Name them: {either([f'open-clip:{model}@{name}' for name in tags])}." if tags else ""
         raise SpecError(
             f"open-clip:{model} does not say which pretrained weights. {hint or 'It has none: add random.'}"
         )
@@ -167,15 +168,6 @@ def refusal(model: str, error: Exception) -> str:
     return f"open-clip:{model} cannot be built with these options ({first_line(error)}). Change its overrides."
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 def _fields(tower: Tower) -> set[str]:
     config = open_clip.CLIPVisionCfg if tower == "vision" else open_clip.CLIPTextCfg
     return set(config.__dataclass_fields__)
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join(repr(name) for name in names)

@@ -16,8 +16,9 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from renaissance.api import TextInput, TokenizerFacts, WordPieces
-from renaissance.builtin.open_clip_library import first_line, quiet
+from renaissance.builtin.open_clip_library import quiet
 from renaissance.errors import HubError, ModelFileError, SpecError
+from renaissance.toolkit.messages import first_line
 from renaissance.toolkit.words import unfinished_pieces, word_pieces
 
 SETTINGS_FILE = "open_clip_tokenizer.json"

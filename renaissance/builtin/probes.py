@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from renaissance.api import Item, ItemScorer, ModelFacts, Score
 from renaissance.builtin.aro_relations import SYMMETRIC
-from renaissance.builtin.downstream_entries import ProbeOptions
+from renaissance.builtin.downstream_options import ProbeOptions
 from renaissance.builtin.goals import image_units, item_units
 from renaissance.errors import DataError
 from renaissance.toolkit.metrics import accuracy_score, finite, macro_score, numbered

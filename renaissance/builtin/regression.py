@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from renaissance.api import ModelFacts
 from renaissance.builtin.classification import JointHead
-from renaissance.builtin.downstream_entries import RegressionOptions
+from renaissance.builtin.downstream_options import RegressionOptions
 from renaissance.builtin.goals import one_number
 from renaissance.builtin.labels import Numbers
 

@@ -13,6 +13,7 @@ from timm.models import get_pretrained_cfg
 from renaissance.builtin.timm_blocks import enumeration_of as enumeration_of  # open_clip has timm models inside
 from renaissance.errors import HubError, SpecError, UnknownComponentError
 from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.messages import either, first_line
 
 if TYPE_CHECKING:
     from renaissance.builtin.timm_entries import TimmOptions
@@ -40,13 +41,13 @@ def resolve_name(model: str) -> str:
     architecture, _, tag = model.partition(".")
     if ":" in model or not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"Did you mean {_either(near)}?" if near else "timm.list_models() lists all that there are."
+        hint = f"Did you mean {either(near)}?" if near else "timm.list_models() lists all that there are."
         raise UnknownComponentError(f"timm {timm.__version__} has no model called {model!r}. {hint}")
     try:
         settings = get_pretrained_cfg(model)
     except RuntimeError:
         tags = timm.list_pretrained(f"{architecture}.*")
-        hint = f"Did you mean {_either(tags)}?" if tags else f"Try: 'timm:{architecture}'"
+        hint = f"Did you mean {either(tags)}?" if tags else f"Try: 'timm:{architecture}'"
         raise UnknownComponentError(f"timm's {architecture!r} has no weights tagged {tag!r}. {hint}") from None
     return f"{architecture}.{settings.tag}" if settings is not None and settings.tag else architecture
 
@@ -94,11 +95,6 @@ def create_pretrained(name: str, options: TimmOptions, image_size: int | None) -
 def refusal(name: str, error: Exception) -> str:
     """Return the message for options that timm does not accept."""
     return f"timm:{name} cannot be built with these options ({first_line(error)}). Change its image_size or overrides."
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def image_processor(model: Any, image_size: int | None) -> ImageProcessor:
@@ -150,7 +146,3 @@ def _arguments(name: str, options: TimmOptions, image_size: int | tuple[int, int
     if image_size is not None and settings is not None and settings.fixed_input_size:
         arguments["img_size"] = image_size
     return arguments
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join(repr(name) for name in names)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from renaissance.api import Batch, Encoded, Item, ItemScorer, Joint, Modality, ModelFacts, Pairs, Score, TaskLoss
 from renaissance.builtin.classification import goal_loss, outputs_of
-from renaissance.builtin.downstream_entries import GLUE_LABELS, ImageClassificationOptions, TextClassificationOptions
+from renaissance.builtin.downstream_options import GLUE_LABELS, ImageClassificationOptions, TextClassificationOptions
 from renaissance.builtin.goals import Goal, GoalHead, accuracy_by_item, binary, classes, one_label, one_number
 from renaissance.builtin.labels import Labels, Numbers, known
 from renaissance.errors import DataError

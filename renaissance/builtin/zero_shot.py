@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renaissance.api import ItemScorer, ModelFacts, Score
-from renaissance.builtin.downstream_entries import ZeroShotOptions
+from renaissance.builtin.downstream_options import ZeroShotOptions
 from renaissance.builtin.goals import class_scores, item_units
 from renaissance.builtin.labels import Labels
 from renaissance.errors import DataError

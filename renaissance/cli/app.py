@@ -20,10 +20,13 @@ from renaissance.cli import (
     evaluating,
     generating,
     importing,
+    ledgers,
     listing,
+    mapping,
     preparing,
     reproducing,
     running,
+    storing,
 )
 from renaissance.errors import RenaissanceError
 
@@ -39,13 +42,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (running, evaluating, reproducing, importing, checking, costing, listing):
+for group in (running, evaluating, reproducing, importing, checking, costing, mapping, ledgers, listing):
     group.add_to(app)
 
 data = typer.Typer(name="data", help="Prepare corpora, make data, and look for faults in them.", no_args_is_help=True)
 for group in (preparing, generating, doctoring, emoji):
     group.add_to(data)
 app.add_typer(data)
+
+features = typer.Typer(name="features", help="Stores of what frozen towers give.", no_args_is_help=True)
+storing.add_to(features)
+app.add_typer(features)
 
 
 def _version(asked: bool) -> None:

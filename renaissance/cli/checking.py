@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,7 @@ import typer
 from renaissance import spec
 from renaissance.api import Options, Unknown
 from renaissance.cli.listing import capabilities
-from renaissance.cli.output import JsonFlag, json_text, print_facts, print_json, print_table, shown_value
+from renaissance.cli.output import JsonFlag, given_spec, json_text, print_facts, print_json, print_table, shown_value
 from renaissance.plans import AnyPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.resolve import resolve
 from renaissance.shorthand import ONE_TOWER, format_spec
@@ -48,7 +47,7 @@ def check(
     What only the build can tell is marked 'checked at build'; --deep builds the whole model on the meta device to find
     out: nothing is downloaded but the config of a model that only the Hub knows, and no weight is made or loaded.
     """
-    given = spec.parse_json(line, what="spec") if line.lstrip().startswith("{") else line
+    given = given_spec(line)
     plan = resolve(given, tuple(task or ()))
     counts = _built(plan) if deep else {}
     parts = _parts(plan)
@@ -111,8 +110,8 @@ def _print_counts(counts: Mapping[str, Parameters]) -> None:
 
 def _parts(plan: AnyPlan) -> dict[str, dict[str, Any]]:
     parts = _one_tower(plan) if isinstance(plan, OneTowerPlan) else _two_tower(plan)
-    held = {name: [str(part) for part in plan.frozen if part.name == name] for name in parts}
-    return {name: {**part, "frozen": ", ".join(held[name]) or None} for name, part in parts.items()}
+    held = {name: [str(rule) for rule in plan.rules if rule.part.name == name] for name in parts}
+    return {name: {**part, "rules": ", ".join(held[name]) or None} for name, part in parts.items()}
 
 
 def _one_tower(plan: OneTowerPlan) -> dict[str, dict[str, Any]]:
@@ -161,31 +160,14 @@ def _print_plan(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]], *, built:
             part,
             row["name"],
             row["weights"],
-            _held(row["frozen"]),
+            row["rules"] or "all of it",
             ", ".join(f"{k}={json_text(v)}" for k, v in row["chosen"].items()),
         ]
         for part, row in parts.items()
     ]
-    print_table(("part", "component", "weights", "frozen", "options"), rows)
+    print_table(("part", "component", "weights", "trained", "options"), rows)
     print()
     print_facts(_facts(plan, parts, built))
-
-
-def _held(frozen: str | None) -> str:
-    """Return what holds still in words: 'no', 'all of it', 'embeddings', or so many layers."""
-    if frozen is None:
-        return "no"
-    if "[" in frozen:
-        stops = re.findall(r"\[0?:(-?\d*)\]", frozen)
-        return "embeddings and " + " and ".join(_layers(stop) for stop in stops)
-    _, dot, group = frozen.partition(".")
-    return group if dot else "all of it"
-
-
-def _layers(stop: str) -> str:
-    if not stop:
-        return "all layers"
-    return f"layers [:{stop}]" if stop.startswith("-") else f"first {stop} layers"
 
 
 def _facts(plan: AnyPlan, parts: Mapping[str, Mapping[str, Any]], built: bool) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from renaissance import spec
-from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table
+from renaissance.cli.output import JsonFlag, given_spec, print_facts, print_json, print_table
 
 if TYPE_CHECKING:
     from renaissance.cost import Cost
@@ -45,7 +44,7 @@ def cost(
     """Show what training a spec would cost: parameters, FLOPs and memory. Nothing is downloaded, no weight is made."""
     from renaissance.cost import cost as cost_of
 
-    given = spec.parse_json(line, what="spec") if line.lstrip().startswith("{") else line
+    given = given_spec(line)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     found = cost_of(given, names, batch=batch, text_tokens=text_tokens, masked=masked)
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from renaissance.api import Unknown
-from renaissance.cli.output import note, print_table
+from renaissance.cli.output import given_spec, note, print_table
 from renaissance.errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -99,13 +99,12 @@ def read_vocabulary(path: Path) -> frozenset[str]:
 
 def _backbones(lines: list[str] | tuple[str, ...]) -> Mapping[str, tuple[str, ...] | Unknown]:
     """Return what the pretrained backbones of specs were trained on, by name."""
-    from renaissance import spec
     from renaissance.plans import Plan
     from renaissance.resolve import resolve
 
     found: dict[str, tuple[str, ...] | Unknown] = {}
     for line in lines:
-        plan = resolve(spec.parse_json(line, what="spec") if line.lstrip().startswith("{") else line)
+        plan = resolve(given_spec(line))
         towers = (plan.vision, plan.text) if isinstance(plan, Plan) else (plan.base, plan.donor)
         found |= {
             tower.name: tower.facts.trained_on for tower in towers if tower is not None and tower.weights != "random"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,11 +13,12 @@ import typer
 
 from renaissance.cli.output import JsonFlag, note, print_json
 from renaissance.cli.quiet import quiet
-from renaissance.errors import CapabilityError, OutputError, SpecError
+from renaissance.errors import CapabilityError, OutputError, RenaissanceError, SpecError
 from renaissance.spec import shown
 
 if TYPE_CHECKING:
-    from renaissance.evaluation.evaluate import SplitScores
+    from renaissance.evaluation.leaks import Trained
+    from renaissance.evaluation.splits import SplitScores
 
 ModelArgument = Annotated[
     str,
@@ -45,12 +47,24 @@ def evaluate(
     model: ModelArgument,
     data: DataOption = None,
     task: Annotated[Names, typer.Option("--task", help="Measure this task; default: all that can be.")] = None,
+    option: Annotated[
+        Names, typer.Option("--option", metavar="KEY=VALUE", help="An option of the one --task, as 'by=itc'.")
+    ] = None,
     split: Annotated[
         Names, typer.Option("--split", help="Measure on this split; default: all but those to train on.")
     ] = None,
     all_tasks: Annotated[
         bool, typer.Option("--all-tasks", help="Every task that can, on all prepared data below the folder --data.")
     ] = False,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Measure also on the images, and on the texts, of other samples.")
+    ] = False,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="Recall against FLOPs: ITC, the k best re-ranked by ITM, up to all.")
+    ] = False,
+    waive: Annotated[
+        Names, typer.Option("--waive", help="A split that may share images with the training of a run.")
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option("--predictions", help="Write the prediction files of tasks to this folder.", show_default=False),
@@ -65,39 +79,116 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a saved model on images with captions, on prepared data, or on the splits of a recipe's data."""
-    if all_tasks and (data is None or task):
-        raise SpecError("--all-tasks measures by every task on all data below a folder: give --data, and no --task.")
+    _check(all_tasks=all_tasks, cascade=cascade, data=data, task=task, option=option, predictions=predictions)
     section: Any = data if all_tasks else _data(model, data)
     with quiet():
         import renaissance
+        from renaissance.evaluation.evaluate import evaluate_all
         from renaissance.progress import Bars, closing
 
         loaded = renaissance.from_pretrained(model, revision=revision, trust=tuple(trust or ()))
+        if cascade:
+            from renaissance.cli.evaluating_cascade import print_cascade
+
+            print_cascade(loaded, section, model, split, as_json=as_json, verbose=verbose)
+            return
+        how: dict[str, Any] = {
+            "splits": split,
+            "on_bad_sample": on_bad_sample,
+            "blind": blind,
+            "trained": None if data is None else _trained(model),
+            "waive": tuple(waive or ()),
+        }
         with closing(Bars()) as progress:
             if all_tasks:
-                from renaissance.evaluation.evaluate import evaluate_all
-
-                found = evaluate_all(
-                    loaded,
-                    section,
-                    splits=split,
-                    on_bad_sample=on_bad_sample,
-                    progress=progress,
-                    measured=None if as_json else partial(_print, verbose=verbose, end="\n"),
-                )
+                told = None if as_json else partial(_print, verbose=verbose, end="\n")
+                found = evaluate_all(loaded, section, progress=progress, measured=told, **how)
             else:
-                found = renaissance.evaluate(
-                    loaded, section, tasks=task, splits=split, on_bad_sample=on_bad_sample, progress=progress
-                )
+                asked = {name: _options(option) for name in task or ()} or None
+                found = renaissance.evaluate(loaded, section, tasks=asked, progress=progress, **how)
     if predictions is not None:
         _write_predictions(found, predictions)
     if as_json:
-        sizes = {"/".join(filter(None, (scores.data, scores.split))): scores.sizes() for scores in found}
-        rows = [row for scores in found for row in scores.rows()]
-        print_json({"model": model, "splits": sizes, "scores": rows, "skipped": _left_out(found)})
+        print_json(_as_json(model, found))
     elif not all_tasks:
         _print(found, verbose=verbose)
+    _tell_shared(found)
     _tell_left_out(found)
+
+
+def _check(
+    *, all_tasks: bool, cascade: bool, data: Path | None, task: Names, option: Names, predictions: Path | None
+) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        SpecError: saying what to leave out.
+    """
+    if all_tasks and (data is None or task):
+        raise SpecError("--all-tasks measures by every task on all data below a folder: give --data, and no --task.")
+    if cascade and (all_tasks or task or predictions is not None):
+        raise SpecError("--cascade measures retrieval alone: leave out --task, --all-tasks and --predictions.")
+    if option and len(task or ()) != 1:
+        raise SpecError("--option is one of the task that is measured: give one --task, and its options.")
+
+
+def _options(given: Sequence[str] | None) -> dict[str, Any]:
+    """Return the options of a task; values are YAML.
+
+    Raises:
+        SpecError: one is no 'key=value'.
+    """
+    from renaissance.plain_yaml import parse_yaml
+
+    options: dict[str, Any] = {}
+    for each in given or ():
+        key, equals, value = each.partition("=")
+        if not equals or not key:
+            raise SpecError(f"'--option {shown(each)}' is no 'key=value'; write for example '--option by=itc'.")
+        options[key] = parse_yaml(value.encode(), what=f"--option {shown(key)}")
+    return options
+
+
+def _trained(model: str) -> Trained | None:
+    """Return the images that the model of a run was trained on; None, with a note, where they are not known."""
+    from renaissance.data.cache import cache_folder
+    from renaissance.evaluation.leaks import trained_by
+    from renaissance.recipe import load_recipe
+    from renaissance.registry import default_registry
+    from renaissance.uses import reads_items, select_tasks
+
+    recipes = (folder / "recipe.yaml" for folder in (Path(model), Path(model).parent))
+    recipe = next((path for path in recipes if path.is_file()), None)
+    unknown = "is not compared with the training data"
+    if recipe is None:
+        note(f"'{shown(model)}' is no run's folder, so what is measured {unknown}.")
+        return None
+    told, registry = load_recipe(recipe), default_registry()
+    try:
+        return trained_by(told, cache_folder(), items=reads_items(select_tasks(told, registry), registry))
+    except RenaissanceError as error:
+        note(f"What is measured {unknown}: {error}")
+        return None
+
+
+def _as_json(model: str, found: Sequence[SplitScores]) -> dict[str, Any]:
+    shared: list[Mapping[str, Any]] = [asdict(scores.shared) for scores in found if scores.shared is not None]
+    return {
+        "model": model,
+        "splits": {scores.name: scores.sizes() for scores in found},
+        "scores": [row for scores in found for row in scores.rows()],
+        "overlap": shared,
+        "skipped": _left_out(found),
+    }
+
+
+def _tell_shared(found: Sequence[SplitScores]) -> None:
+    """Say on standard error which images were trained on, too."""
+    for shared in (scores.shared for scores in found if scores.shared is not None):
+        note(
+            f"{shared.split}: {shared.images:,} of its {shared.total:,} images were trained on "
+            f"({shared.level}{', waived' if shared.waived else ''}: {shared.reason})."
+        )
 
 
 def _print(found: Sequence[SplitScores], *, verbose: bool, end: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
@@ -11,8 +12,26 @@ from typing import Annotated, Any
 import typer
 
 from renaissance.api import Unknown
+from renaissance.errors import SpecError
+from renaissance.spec import parse_json, shown
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+def given_spec(line: str) -> object:
+    """Return a spec as it was given: one line of shorthand, or what its JSON holds.
+
+    Raises:
+        SpecError: it is no JSON, or the name of a file.
+    """
+    if line.lstrip().startswith("{"):
+        return parse_json(line, what="spec")
+    if line.endswith((".yaml", ".yml")) or os.path.isfile(line):
+        raise SpecError(
+            f"'{shown(line)}' is a recipe's file, and no spec; a recipe is read by 'renaissance run FILE' and by "
+            "'renaissance freeze-map --recipe FILE'."
+        )
+    return line
 
 
 def print_json(data: object) -> None:

@@ -47,6 +47,16 @@ def prepare(
             "--on-bad-sample", help="What to do with a row that cannot be used: stop, or leave out and count."
         ),
     ] = "error",
+    skip_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--skip-budget",
+            min=0.0,
+            max=1.0,
+            help="Largest share of the rows that may be left out, apart from those whose image is not there; by "
+            "default as little as in a recipe.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a published corpus as prepared data: Parquet shards, with a manifest of what they were made of.
@@ -62,13 +72,20 @@ def prepare(
         raise SpecError("OUT is missing: name the folder to write, or give --check to write nothing.")
     from renaissance.data import prepare as preparing
     from renaissance.progress import Bars, closing
+    from renaissance.recipe.values import SKIP_BUDGET
 
     with closing(Bars()) as progress:
         if out is None or check:
             facts = preparing.check(chosen, root, check_images=check_images, progress=progress)
         else:
             facts = preparing.prepare(
-                chosen, root, out, on_bad_sample=on_bad_sample, check_images=check_images, progress=progress
+                chosen,
+                root,
+                out,
+                on_bad_sample=on_bad_sample,
+                skip_budget=SKIP_BUDGET if skip_budget is None else skip_budget,
+                check_images=check_images,
+                progress=progress,
             )
     if as_json:
         print_json(facts)
@@ -101,7 +118,8 @@ def _report(facts: Mapping[str, Any]) -> None:
         note(f"left out: {row}")
     if skipped["count"]:
         more = f", of which {SHOWN} are shown" if skipped["count"] > SHOWN else ""
-        note(f"Rows that cannot be used: {skipped['count']:,}{more}.")
+        absent = f" The image of {skipped['missing']:,} is not there." if skipped["missing"] else ""
+        note(f"Rows that cannot be used: {skipped['count']:,}{more}.{absent}")
 
 
 def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import typer
 
 from renaissance.cli.output import JsonFlag, note, print_facts, print_json
 from renaissance.cli.quiet import quiet
-from renaissance.errors import ModelFileError, SpecError
+from renaissance.errors import DataError, ModelFileError, SampleError, SpecError
 from renaissance.spec import shown
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ SetOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
-    example = "Example: renaissance run recipes/pictures.yaml --data ../my-pictures --seed 1"
+    example = (
+        "Example: renaissance run recipes/pictures.yaml --data ../my-pictures --seed 1\n\n"
+        "After Ctrl-C or a kill: the same line with --resume, and --out where it was given"
+    )
     app.command("run", epilog=example)(run)
 
 
@@ -131,15 +134,21 @@ def measured_again(done: Run, progress: Progress) -> dict[str, Any] | None:
     if cheapest is None:
         return None
     split, task = cheapest
-    measured = renaissance.evaluate(
-        model, done.recipe.data, tasks=[task], splits=[split], batch_size=done.recipe.evaluation.batch_size,
-        on_bad_sample=done.recipe.on_bad_sample, progress=progress,
-    )  # fmt: skip
+    try:
+        measured = renaissance.evaluate(
+            model, done.recipe.data, tasks=[task], splits=[split], batch_size=done.recipe.evaluation.batch_size,
+            on_bad_sample=done.recipe.on_bad_sample, progress=progress,
+        )  # fmt: skip
+    except (DataError, SampleError) as error:
+        if done.recipe.store is None:
+            raise
+        progress.say(f"Not measured again: the run read its images from the store, and now {error}")
+        return None
     again = {row["name"]: row["value"] for scores in measured for row in scores.rows()}
     before = {
         row["name"]: row["value"]
         for row in done.scores["scores"]
-        if (row["model"], row["split"], row["task"]) == ("trained", split, task)
+        if (row["model"], row["split"], row["task"]) == ("trained", split, task) and "data" not in row
     }
     if again != before:
         name = next(name for name in before if again.get(name) != before[name])
@@ -154,7 +163,8 @@ def _cheapest(done: Run) -> tuple[str, str] | None:
     """Return the split and the task that cost least to measure again: ITM if there is, on the smallest split."""
     from renaissance.recipe.data import ImagesData
 
-    measured = {(row["split"], row["task"]) for row in done.scores["scores"] if row["model"] == "trained"}
+    own = [row for row in done.scores["scores"] if row["model"] == "trained" and "data" not in row]
+    measured = {(row["split"], row["task"]) for row in own}
     data = done.recipe.data
     # which samples a 'seen' split keeps depends on those that were set aside in training
     moving: set[str] = set()
@@ -192,9 +202,18 @@ def _report(done: Run, checked: dict[str, Any] | None, verbose: bool) -> None:
     print_facts(
         [
             ("time", f"training {training:.0f} s, evaluation {evaluation:.0f} s, {', '.join(others)}"),
+            ("compute", _compute(done.scores["compute"])),
             ("run", str(done.folder)),
             ("model", str(done.model_folder)),
             ("scores", str(done.folder / "scores.json")),
             ("log", str(done.folder / "metrics.jsonl")),
+            ("ledger", str(done.folder / "ledger.json")),
         ]
     )
+
+
+def _compute(compared: Mapping[str, int | None]) -> str:
+    """Return what a training took, and how much of what it would take with nothing frozen."""
+    own, whole = compared["as run, store built"], compared["nothing frozen"]
+    share = f", {own / whole:.0%} of what it takes with nothing frozen" if own is not None and whole else ""
+    return f"{(own or 0) / 1e9:,.1f} GFLOP{share}"

@@ -6,6 +6,7 @@ with is counted by formulas, with attention as plain matrix products.
 """
 
 from renaissance.cost.counting import Flops
+from renaissance.cost.matching import retrieval_costs
 from renaissance.cost.report import SHARDS, Cost, Memory, Parameters, cost, counted, counted_parts
 from renaissance.cost.shapes import PRESETS, assemble_on_meta, assemble_without_weights, synthetic_batch
 
@@ -21,5 +22,6 @@ __all__ = [
     "cost",
     "counted",
     "counted_parts",
+    "retrieval_costs",
     "synthetic_batch",
 ]

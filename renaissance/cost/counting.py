@@ -16,10 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance.api import Batch, TowerNeeds
+from renaissance.cost.flops import ATEN, by_number, product_flops, storage
 from renaissance.plans import AnyPlan, OneTowerPlan
 from renaissance.training.train_step import TrainStep
 
-ATEN = torch.ops.aten
 KEPT = 2  # equal blocks of a run that are always run: the first may need no gradient of its input
 # numbers of a block that say which one it is, and not what it computes
 PLACES = frozenset({"layer_idx", "layer_index", "layer_id", "training"})
@@ -52,62 +52,26 @@ class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and count it."""
-        packet = func._overloadpacket
-        if packet in (ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_, ATEN._unsafe_index_put):
-            args = (args[0], _by_number(args[1]), *args[2:])
+        packet, args = func._overloadpacket, by_number(func._overloadpacket, args)
         output = func(*args, **(kwargs or {}))
-        flops = _flops(packet, args, output)
+        flops = product_flops(packet, args, output)
         self.total += flops
         if packet in (ATEN.bmm, ATEN.baddbmm):
             self.attention += flops
         return output
 
 
-def _by_number(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return masks as the numbers of what they choose: a tensor without values cannot be asked how many those are."""
-    numbers: list[Tensor | None] = []
-    for index in indices:
-        masks = index is not None and index.dtype == torch.bool
-        numbers += list(cast(Tensor, index).nonzero().unbind(1)) if masks else [index]
-    return numbers
-
-
-def _flops(packet: Any, args: Sequence[Any], output: Any) -> int:
-    """Return the FLOPs of one operation: two for each multiplication with its addition; 0 where nothing is multiplied.
-
-    A convolution's gradients of its input and of its weight cost as much as the convolution, each.
-    """
-    match packet:
-        case ATEN.mm | ATEN.bmm:
-            return 2 * int(output.numel()) * int(args[0].shape[-1])
-        case ATEN.addmm | ATEN.baddbmm:
-            return 2 * int(output.numel()) * int(args[1].shape[-1])
-        case ATEN.convolution:
-            return _convolution(args[0], args[1], output, transposed=args[6])
-        case ATEN.convolution_backward:
-            gradients = sum(map(bool, args[10][:2]))
-            return gradients * _convolution(args[1], args[2], args[0], transposed=args[7])
-        case _:
-            return 0
-
-
-def _convolution(inputs: Tensor, weight: Tensor, output: Tensor, *, transposed: bool) -> int:
-    """Return the FLOPs of a convolution of inputs [B, C, ...] with weight [C out, C in of a group, ...]."""
-    places = (inputs if transposed else output).shape
-    return 2 * int(places[0]) * int(places[2:].numel()) * weight.numel()
-
-
 class SavedBytes:
     """Counts the bytes that autograd keeps for the backward, each storage once, those of parameters left out."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._known = {_storage(parameter) for parameter in module.parameters()}
+        self._known = {storage(parameter) for parameter in module.parameters()}
         self._kept: list[Tensor] = []  # a storage that is freed may give its address to another
         self.total = 0
 
     def pack(self, tensor: Tensor) -> Tensor:
         """Count a tensor that is saved."""
-        key = _storage(tensor)
+        key = storage(tensor)
         if key not in self._known:
             self._known.add(key)
             self._kept.append(tensor)
@@ -119,10 +83,6 @@ class SavedBytes:
         """Count what is saved inside."""
         with torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor):
             yield
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +102,7 @@ class _Figures:
 def measured(step: TrainStep, batch: Batch, runs: Sequence[Run]) -> tuple[Flops, int]:
     """Return the FLOPs of a step and the bytes that it saves, from steps with few blocks of each run."""
     with _shortened(runs, None):
+        _one_step(step, batch)  # what a model looks up once, and keeps, is no part of a step
         base = total = _one_step(step, batch)
     for run in runs:
         with _shortened(runs, run):

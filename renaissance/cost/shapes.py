@@ -6,9 +6,10 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -20,6 +21,8 @@ from renaissance.assemble import Assembly, assemble
 from renaissance.cost.items import item_batch
 from renaissance.errors import SpecError
 from renaissance.plans import AnyPlan, TowerPlan
+
+Module = TypeVar("Module", bound=nn.Module)
 
 PRESETS: Mapping[str, str] = {
     "two-tower-1b": (
@@ -143,11 +146,16 @@ def _write_tokenizer(path: Path, vocabulary: int, pad_id: int) -> None:
     path.write_text(json.dumps(described), encoding="utf-8")
 
 
-def _faked(assembly: Assembly) -> Assembly:
+def without_values(module: Module) -> Module:
+    """Return a copy of a module whose parameters have shapes and no values; the module stays as it is."""
+    return _faked(deepcopy(module, {id(parameter): parameter for parameter in module.parameters()}))
+
+
+def _faked(whole: Module) -> Module:
     """Put parameters without values in the place of all; shared ones stay shared. Buffers stay as they are."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     faked: dict[int, nn.Parameter] = {}
-    for module in assembly.modules():
+    for module in whole.modules():
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -156,7 +164,7 @@ def _faked(assembly: Assembly) -> Assembly:
                     empty = torch.empty(parameter.shape, dtype=parameter.dtype)
                 faked[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
             module._parameters[name] = faked[id(parameter)]
-    return assembly
+    return whole
 
 
 # --- the batch ------------------------------------------------------------------------------------------------------
@@ -218,6 +226,8 @@ def synthetic_batch(assembly: Assembly, batch: int, text_tokens: int, masked: in
         seeds=7919 * keys,
         caption_keys=keys.unsqueeze(1),
         text_keys=keys,
+        image_keys=keys,
+        view_keys=keys,
     )
 
 

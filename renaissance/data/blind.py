@@ -1,68 +1,106 @@
-"""Items without one of their modalities, for a blind score: another item's images, or texts, stand in its place.
+"""Samples without one of their modalities, for a blind score: another one's images, or texts, stand in its place.
 
-What stands there is drawn from the same items, so it looks as ever, and says nothing. (Blank images would be unlike all
-that a model was trained on.)
+What stands there is drawn from the same samples, so it looks as ever, and says nothing. (Blank images would be unlike
+all that a model was trained on.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from renaissance.api import Item, Modality
 from renaissance.data.hashing import stable_hash
+from renaissance.data.records import Record, Sample
 from renaissance.errors import DataError
 
+S = TypeVar("S", bound=Sample)
 CALLED = {"vision": "images", "text": "texts"}
 
 
 @dataclass(frozen=True, slots=True)
 class Blindfold:
-    """Gives an item the images (modality "vision") or the texts ("text") of another one of `pool`.
+    """Gives a sample the images (modality "vision") or the texts ("text") of another one of `pool`.
 
-    The draw is a function of (seed, epoch, item id) and the order of `pool`, so it depends on no batch and no process.
+    The draw is a function of (seed, epoch, sample id) and the order of `pool`: it depends on no batch and no process.
     """
 
     modality: Modality
-    pool: Sequence[Item]
+    pool: Sequence[Sample]
     seed: int
 
-    def __call__(self, item: Item, epoch: int = 0) -> Item:
-        """Return the item with what another one has; its id, label and all else stay.
+    def __call__(self, sample: S, epoch: int = 0) -> S:
+        """Return the sample with what another one has; its id, label and all else stay.
 
         Raises:
-            DataError: it has none of the modality, or boxes in the images that would go, or no other item has others,
+            DataError: it has none of the modality, or boxes in the images that would go, or no other sample has others,
                 as many as it.
         """
-        mine = self._of(item)
+        mine = _held(sample, self.modality)
         if not mine:
-            raise DataError(f"{item.row}: '{item.id}' has no {CALLED[self.modality]} that could be replaced by others.")
-        if self.modality == "vision" and item.boxes:
             raise DataError(
-                f"{item.row}: the boxes of '{item.id}' lie in its own image, so no other can stand in its place; set "
-                "evaluation.blind to 'text'."
+                f"{sample.row}: '{sample.id}' has no {CALLED[self.modality]} that could be replaced by others."
             )
-        first = stable_hash("blind", self.seed, epoch, item.id) % len(self.pool)
+        if self.modality == "vision" and isinstance(sample, Item) and sample.boxes:
+            raise DataError(
+                f"{sample.row}: the boxes of '{sample.id}' lie in its own image, so no other can stand in its place; "
+                "set evaluation.blind to 'text'."
+            )
+        first = stable_hash("blind", self.seed, epoch, sample.id) % len(self.pool)
         for step in range(len(self.pool)):
             other = self.pool[(first + step) % len(self.pool)]
-            theirs = self._of(other)
-            if len(theirs) == len(mine) and not set(theirs) & set(mine):
-                return replace(item, images=other.images) if self.modality == "vision" else replace(item, texts=theirs)
-        raise DataError(
-            f"{item.row}: no other item has {len(mine)} {CALLED[self.modality]} unlike those of '{item.id}', so there "
-            "is no blind score. Use more data, or blind the other modality."
-        )
-
-    def _of(self, item: Item) -> tuple[str, ...]:
-        """Return what of an item goes: the names of its images, or its texts."""
-        return tuple(image.name for image in item.images) if self.modality == "vision" else item.texts
+            theirs = _held(other, self.modality)
+            # an image may have any number of captions
+            alike = len(theirs) == len(mine) or isinstance(sample, Record)
+            if alike and not set(theirs) & set(mine):
+                return _given(sample, other, self.modality)
+        raise _alone(sample, self.modality, len(mine))
 
 
-def blinded(items: Sequence[Item], modality: Modality, seed: int) -> tuple[Item, ...]:
-    """Return all items of a split, each with the images or the texts of another one of them.
+def blinded(samples: Sequence[S], modality: Modality, seed: int) -> tuple[S, ...]:
+    """Return all samples of a split, each with the images or the texts of another one of them.
+
+    Images with captions change places, so that as many of them are there as before, and are searched.
 
     Raises:
         DataError: as `Blindfold` raises it.
     """
-    blindfold = Blindfold(modality, items, seed)
-    return tuple(blindfold(item) for item in items)
+    if all(isinstance(sample, Record) for sample in samples):
+        return _exchanged(samples, modality, seed)
+    blindfold = Blindfold(modality, samples, seed)
+    return tuple(blindfold(sample) for sample in samples)
+
+
+def _exchanged(records: Sequence[S], modality: Modality, seed: int) -> tuple[S, ...]:
+    """Return the records, each with the image (or captions) that follows its own in an order that the seed draws."""
+    holders = {_held(record, modality): record for record in records}
+    if len(holders) < 2:
+        raise _alone(records[0], modality, 1)
+    order = sorted(holders, key=lambda held: stable_hash("blind", seed, *held))
+    after = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return tuple(_given(record, holders[after[_held(record, modality)]], modality) for record in records)
+
+
+def _held(sample: Sample, modality: Modality) -> tuple[str, ...]:
+    """Return what of a sample goes: the names of its images, or its texts."""
+    if isinstance(sample, Record):
+        return (sample.image.name,) if modality == "vision" else sample.captions
+    return tuple(image.name for image in sample.images) if modality == "vision" else sample.texts
+
+
+def _given(sample: S, other: Sample, modality: Modality) -> S:
+    """Return a sample with the images, or the texts, of another one of its kind."""
+    changes: dict[str, object]
+    if isinstance(other, Record):
+        changes = {"image": other.image} if modality == "vision" else {"captions": other.captions}
+    else:
+        changes = {"images": other.images} if modality == "vision" else {"texts": other.texts}
+    return replace(sample, **changes)  # type: ignore[arg-type]  # fields of its class
+
+
+def _alone(sample: Sample, modality: Modality, count: int) -> DataError:
+    return DataError(
+        f"{sample.row}: no other sample has {count} {CALLED[modality]} unlike those of '{sample.id}', so there is no "
+        "blind score. Use more data, or blind the other modality."
+    )

@@ -13,11 +13,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from renaissance.api import Batch, Features, TextInput, TextProcessor, VisionInput
-from renaissance.data.augment import augment
+from renaissance.api import Batch, Box, Features, Prefix, TextInput, TextProcessor, VisionInput
+from renaissance.data.augment import augment, drawn_seed
+from renaissance.data.blind import Blindfold
 from renaissance.data.captions import caption_key
 from renaissance.data.hashing import stable_hash
 from renaissance.data.pixels import picture_for
+from renaissance.data.reads import counted
 from renaissance.data.records import Record
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
@@ -26,6 +28,10 @@ from renaissance.recipe.values import OnBadSample
 from renaissance.toolkit.images import ImageProcessor
 
 Value = TypeVar("Value")
+# What is stored of an image: its name, a region of it, and the seed of an augmented view.
+ViewKey = tuple[str, Box | None, int | None]
+StoredVision = Callable[[Sequence[ViewKey]], Features | Prefix]
+StoredText = Callable[[Sequence[tuple[str, ...]]], Features | Prefix]
 
 
 def chosen_caption(record: Record, seed: int, epoch: int) -> str:
@@ -38,7 +44,8 @@ def chosen_caption(record: Record, seed: int, epoch: int) -> str:
 class Collator:
     """Makes batches: pure in (seed, epoch, records), so that loader processes change nothing.
 
-    images: None only where `stored_vision` gives the outputs of a frozen tower; the image files are not read then.
+    images: None only where `stored_vision` gives what frozen blocks made of them; the image files are not read then.
+    blindfold: gives each record the image, or the captions, of another one.
     """
 
     images: ImageProcessor | None
@@ -46,19 +53,19 @@ class Collator:
     seed: int
     augmentation: Augmentation | None = None
     on_bad_sample: OnBadSample = "error"
-    stored_vision: Callable[[Sequence[Record]], Features] | None = None
-    stored_text: Callable[[Sequence[str]], Features] | None = None
+    stored_vision: StoredVision | None = None
+    stored_text: StoredText | None = None
+    blindfold: Blindfold | None = None
 
     def __post_init__(self) -> None:
         """Check that images come from one place.
 
         Raises:
-            SpecError: there is neither a processor of images nor a store, or a store beside augmentation.
+            SpecError: there is neither a processor of images nor a store, or a store beside endless augmentation.
         """
         if self.images is None and self.stored_vision is None:
             raise SpecError("A collator needs the preprocessing of images, or their stored features.")
-        if self.stored_vision is not None and self.augmentation is not None and self.augmentation.any:
-            raise SpecError("A store holds one view of each image: turn 'augmentation' off, or 'store'.")
+        check_views(self.augmentation, stored=self.stored_vision is not None)
 
     def __call__(self, records: Sequence[Record], epoch: int | Sequence[int]) -> Batch:
         """Return the batch of these records; each gives one pair. epoch: one of all, or that of each record.
@@ -67,7 +74,10 @@ class Collator:
             SampleError: an image cannot be used (on_bad_sample "error"), or none of them can.
         """
         epochs = of_each(epoch, records)
-        images, kept, skipped = self._read(records, epochs)
+        if self.blindfold is not None:
+            records = [self.blindfold(*one) for one in zip(records, epochs, strict=True)]
+        with counted() as read:
+            images, kept, skipped = self._read(records, epochs)
         records, epochs = [records[row] for row in kept], [epochs[row] for row in kept]
         drawn, image_rows = _distinct(records, self._places(records))
         captions = [chosen_caption(record, self.seed, turn) for record, turn in zip(records, epochs, strict=True)]
@@ -83,10 +93,13 @@ class Collator:
             ),
             caption_keys=caption_keys(drawn, records),
             text_keys=torch.tensor([caption_key(text) for text in texts]),
+            image_keys=torch.tensor([image_key(record.image.name) for record in drawn]),
+            view_keys=self._view_keys(records, epochs, drawn),
             ids=tuple(record.id for record in records),
-            stored_vision=self.stored_vision(drawn) if self.stored_vision is not None else None,
-            stored_text=self.stored_text(texts) if self.stored_text is not None else None,
+            stored_vision=self._stored(drawn, records, epochs),
+            stored_text=self.stored_text([(text,) for text in texts]) if self.stored_text is not None else None,
             skipped=skipped,
+            bytes_read=read.count,
         )
 
     def _read(
@@ -111,10 +124,29 @@ class Collator:
         kept = [row for row, place in enumerate(places) if place in pixels]
         return VisionInput(torch.stack(list(pixels.values()))), kept, tuple(skipped)
 
+    def _stored(
+        self, drawn: Sequence[Record], records: Sequence[Record], epochs: Sequence[int]
+    ) -> Features | Prefix | None:
+        """Return what is stored of the distinct images, or where they are augmented, of the view of each record."""
+        if self.stored_vision is None:
+            return None
+        if self.augmentation is None or not self._augments:
+            return self.stored_vision([(record.image.name, None, None) for record in drawn])
+        turns = zip(records, epochs, strict=True)
+        seeds = [drawn_seed(self.augmentation, self.seed, epoch, record.id) for record, epoch in turns]
+        return self.stored_vision([(record.image.name, None, seed) for record, seed in zip(drawn, seeds, strict=True)])
+
     def _places(self, records: Sequence[Record]) -> list[Hashable]:
         """Return what says for each record which pixels are its own: its image, or where it is augmented, its row."""
         # augmented by its own seed: the pixels of a sample are the same with any others in the batch
         return list(range(len(records))) if self._augments else [record.image.name for record in records]
+
+    def _view_keys(self, records: Sequence[Record], epochs: Sequence[int], drawn: Sequence[Record]) -> Tensor:
+        """Return the keys int64 [V] of what the images look like: that of the image, or where augmented of its view."""
+        if not self._augments:
+            return torch.tensor([image_key(record.image.name) for record in drawn])
+        turns = zip(records, epochs, strict=True)  # each record has a row of its own
+        return torch.tensor([view_key(record.image.name, record.id, epoch) for record, epoch in turns])
 
     @property
     def _augments(self) -> bool:
@@ -125,7 +157,32 @@ class Collator:
         picture = picture_for(processor, record)
         if self.augmentation is None or not self._augments:
             return processor([picture]).pixels[0]
-        return augment(picture, processor, self.augmentation, sample_seed(self.seed, epoch, record.id))
+        return augment(
+            picture, processor, self.augmentation, drawn_seed(self.augmentation, self.seed, epoch, record.id)
+        )
+
+
+def check_views(augmentation: Augmentation | None, *, stored: bool) -> None:
+    """Check that a store can hold every view of an image.
+
+    Raises:
+        SpecError: in each epoch there is another one.
+    """
+    if stored and augmentation is not None and augmentation.any and augmentation.views is None:
+        raise SpecError(
+            "A store holds so many views of each image as augmentation.views says, and it is not set: set it, or turn "
+            "'augmentation' or 'store' off."
+        )
+
+
+def image_key(name: str) -> int:
+    """Return a number that an image has wherever it is read, by its name."""
+    return stable_hash("image", name)
+
+
+def view_key(name: str, sample: str, epoch: int) -> int:
+    """Return a number of how an image looks, augmented for a sample in an epoch."""
+    return stable_hash("view", name, sample, epoch)
 
 
 def of_each(epoch: int | Sequence[int], samples: Sequence[object]) -> list[int]:

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from renaissance.api import Batch, Box, Item, ItemTask, TextInput, TextProcessor, VisionInput
-from renaissance.data.augment import augment
+from renaissance.api import Batch, Box, Features, Item, ItemTask, Prefix, TextInput, TextProcessor, VisionInput
+from renaissance.data.augment import augment, drawn_seed
 from renaissance.data.blind import Blindfold
 from renaissance.data.captions import caption_key
-from renaissance.data.collate import of_each
+from renaissance.data.collate import StoredText, StoredVision, ViewKey, check_views, image_key, of_each, view_key
 from renaissance.data.decode import decode
 from renaissance.data.pixels import decode_pixels
+from renaissance.data.reads import counted, read_image
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import DataError, SampleError
 from renaissance.recipe.training import Augmentation
@@ -120,7 +121,7 @@ def view_for(processor: object, item: Item, view: View) -> Image.Image | Tensor:
 
 def _decoded(item: Item, source: Any, decoder: Callable[..., Picture]) -> Picture:
     try:
-        return decoder(source.read(), name=f"{item.row}: {source.name}")
+        return decoder(read_image(source), name=f"{item.row}: {source.name}")
     except SampleError as error:
         raise error if str(error).startswith(item.row) else SampleError(f"{item.row}: {error}") from None
 
@@ -149,10 +150,11 @@ def tokenized(texts: Sequence[tuple[str, ...]], processor: TextProcessor) -> Tex
 class ItemCollator:
     """Makes batches of items: pure in (seed, epoch, items). targets: by task, what makes its targets of the items.
 
-    blindfold: replaces one modality of each item by that of another one.
+    blindfold: replaces one modality of each item by that of another one. stored_vision, stored_text: what frozen blocks
+    gave; the image files are then not read, and `images` is None.
     """
 
-    images: ImageProcessor
+    images: ImageProcessor | None
     texts: TextProcessor
     seed: int
     targets: Mapping[str, Callable[[Sequence[Item]], Tensor]] = field(default_factory=dict)
@@ -162,6 +164,16 @@ class ItemCollator:
     augmentation: Augmentation | None = None
     on_bad_sample: OnBadSample = "error"
     blindfold: Blindfold | None = None
+    stored_vision: StoredVision | None = None
+    stored_text: StoredText | None = None
+
+    def __post_init__(self) -> None:
+        """Check that a store can hold every view of an image.
+
+        Raises:
+            SpecError: in each epoch there is another one.
+        """
+        check_views(self.augmentation, stored=self.stored_vision is not None)
 
     def __call__(self, items: Sequence[Item], epoch: int | Sequence[int]) -> Batch:
         """Return the batch of these items, of one epoch or each of its own; skipped ones are left out.
@@ -172,12 +184,15 @@ class ItemCollator:
         """
         epochs = of_each(epoch, items)
         if self.blindfold is not None:
-            items = [self.blindfold(item, turn) for item, turn in zip(items, epochs, strict=True)]
-        pixels, kept, skipped = self._read(items, epochs)
+            items = [self.blindfold(*one) for one in zip(items, epochs, strict=True)]
+        with counted() as read:
+            pixels, kept, skipped = self._read(items, epochs)
         good = [items[number] for number in kept]
         layout = lay_out(good, regions=self.regions, paired=self.paired, augmented=self._augments)
-        vision = [pixels[_place(replace(view, item=kept[view.item]), self._augments)] for view in layout.images]
-        return batch_of(
+        turns = [epochs[number] for number in kept]
+        places = [_place(replace(view, item=kept[view.item]), self._augments) for view in layout.images]
+        vision = [pixels[place] for place in places] if self.stored_vision is None else []
+        batch = batch_of(
             good,
             layout,
             VisionInput(torch.stack(vision)) if vision else None,
@@ -186,12 +201,33 @@ class ItemCollator:
             seeds=[sample_seed(self.seed, epochs[number], items[number].id) for number in kept],
             targets={name: make(good) for name, make in self.targets.items()},
             skipped=skipped,
+            view_keys=self._view_keys(good, layout, turns),
         )
+        return replace(
+            batch,
+            bytes_read=read.count,
+            stored_vision=self._stored_images(good, layout, turns),
+            stored_text=self.stored_text(layout.texts) if self.stored_text and layout.texts else None,
+        )
+
+    def _stored_images(self, items: Sequence[Item], layout: Layout, epochs: Sequence[int]) -> Features | Prefix | None:
+        """Return what is stored of the distinct images or regions."""
+        if self.stored_vision is None or not layout.images:
+            return None
+        return self.stored_vision([self._view(items[view.item], view, epochs[view.item]) for view in layout.images])
+
+    def _view(self, item: Item, view: View, epoch: int) -> ViewKey:
+        """Return what a store calls a view."""
+        if self.augmentation is None or not self._augments:
+            return (*view.key, None)
+        return (*view.key, drawn_seed(self.augmentation, self.seed, epoch, item.id))
 
     def _read(
         self, items: Sequence[Item], epochs: Sequence[int]
     ) -> tuple[dict[Place, Tensor], list[int], tuple[str, ...]]:
         """Return uint8 pixels [3, H, W] of the views, the places of usable items, and a line for each that is not."""
+        if self.images is None:
+            return {}, list(range(len(items))), ()
         pixels: dict[Place, Tensor] = {}
         good: list[int] = []
         skipped: list[str] = []
@@ -200,7 +236,7 @@ class ItemCollator:
                 for view in _views(number, item, regions=self.regions):
                     place = _place(view, self._augments)
                     if place not in pixels:
-                        pixels[place] = self._pixels(item, view, epochs[number])
+                        pixels[place] = self._pixels(self.images, item, view, epochs[number])
             except SampleError as error:
                 if self.on_bad_sample == "error":
                     raise
@@ -211,20 +247,26 @@ class ItemCollator:
             raise SampleError(f"No item of a batch of {len(items)} can be used; the first: {skipped[0]}")
         return pixels, good, tuple(skipped)
 
+    def _view_keys(self, items: Sequence[Item], layout: Layout, epochs: Sequence[int]) -> list[int] | None:
+        """Return a key of how each image looks, where it is augmented: the same image differs from item to item."""
+        if not self._augments:
+            return None
+        return [view_key(view.key[0], items[view.item].id, epochs[view.item]) for view in layout.images]
+
     @property
     def _augments(self) -> bool:
         # a region is not: a part of a box, or its mirror image, may be no longer what is referred to
         return self.augmentation is not None and self.augmentation.any and not self.regions
 
-    def _pixels(self, item: Item, view: View, epoch: int) -> Tensor:
-        picture = view_for(self.images, item, view)
+    def _pixels(self, processor: ImageProcessor, item: Item, view: View, epoch: int) -> Tensor:
+        picture = view_for(processor, item, view)
         if self.augmentation is None or not self._augments:
-            return self.images([picture]).pixels[0]
-        return augment(picture, self.images, self.augmentation, sample_seed(self.seed, epoch, item.id))
+            return processor([picture]).pixels[0]
+        return augment(picture, processor, self.augmentation, drawn_seed(self.augmentation, self.seed, epoch, item.id))
 
 
 def collator_of(
-    tasks: Mapping[str, ItemTask], images: ImageProcessor, texts: TextProcessor, seed: int, **others: object
+    tasks: Mapping[str, ItemTask], images: ImageProcessor | None, texts: TextProcessor, seed: int, **others: object
 ) -> ItemCollator:
     """Return what makes batches for tasks on the same items.
 
@@ -249,10 +291,15 @@ def batch_of(
     seeds: Sequence[int] | None = None,
     targets: Mapping[str, Tensor] | None = None,
     skipped: tuple[str, ...] = (),
+    view_keys: Sequence[int] | None = None,
 ) -> Batch:
-    """Return the batch of items that are laid out so; slots are all 0 where an item's images are not told apart."""
+    """Return the batch of items that are laid out so; slots are all 0 where an item's images are not told apart.
+
+    view_keys: of how each image looks, where that is not said by which image, or which box of it, it is.
+    """
     pairs = torch.tensor(layout.pairs)  # [P, 4]
     drawn = torch.tensor(list(seeds) if seeds is not None else [0] * len(items))
+    image_keys = [image_key(str(view.key)) for view in layout.images]
     return Batch(
         images=images,
         texts=texts,
@@ -262,6 +309,8 @@ def batch_of(
         seeds=drawn[pairs[:, 3]],
         caption_keys=torch.zeros(len(layout.images), 1, dtype=torch.int64),
         text_keys=torch.tensor([caption_key("\n".join(text)) for text in layout.texts], dtype=torch.int64),
+        image_keys=torch.tensor(image_keys, dtype=torch.int64),
+        view_keys=torch.tensor(image_keys if view_keys is None else list(view_keys), dtype=torch.int64),
         ids=tuple(item.id for item in items),
         targets=targets or {},
         skipped=skipped,

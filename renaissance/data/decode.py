@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from renaissance.data.reads import read_image
 from renaissance.data.records import Record
 from renaissance.errors import SampleError
 
@@ -82,7 +83,7 @@ def read_record(record: Record) -> bytes:
         SampleError: it is missing or cannot be read; the message names its row.
     """
     try:
-        return record.image.read()
+        return read_image(record.image)
     except SampleError as error:
         raise SampleError(f"{record.row}: {error}") from None
 

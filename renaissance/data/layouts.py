@@ -16,6 +16,16 @@ from renaissance.spec import did_you_mean, shown
 MAX_LINES = 1000
 
 
+class MissingImageError(SampleError):
+    """An image of a corpus is not there: a part of it that was not downloaded, and no damage."""
+
+
+def unreadable(path: Path, error: OSError) -> SampleError:
+    """Return the error of an image that cannot be read."""
+    kind = MissingImageError if isinstance(error, FileNotFoundError) else SampleError
+    return kind(f"The image '{path}' cannot be read ({error.strerror or error}).")
+
+
 @dataclass(frozen=True, slots=True)
 class RawImage:
     """An image of a corpus: its id, which is the same wherever the image is used, and where its bytes are."""
@@ -28,14 +38,15 @@ class RawImage:
         """Return the bytes as published.
 
         Raises:
-            SampleError: the file is missing or cannot be read.
+            MissingImageError: there is no such file.
+            SampleError: it cannot be read.
         """
         if self.data is not None:
             return self.data
         try:
             return self.path.read_bytes()
         except OSError as error:
-            raise SampleError(f"The image '{self.path}' cannot be read ({error.strerror or error}).") from None
+            raise unreadable(self.path, error) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +69,20 @@ class RawItem:
 class Problems:
     """What a reader does with a row that cannot be used: raise, or leave it out and count it.
 
-    skipped: a line for each of the first thousand rows left out. count: how many were.
+    skipped: a line for each of the first thousand rows left out. count: how many were. missing: how many of these for
+    an image that is not there.
     """
 
     on_bad_sample: OnBadSample
     skipped: list[str] = field(default_factory=list)
     count: int = 0
+    missing: int = 0
+    first: str = ""
 
-    def report(self, row: str, fault: str) -> None:
+    def report(self, row: str, fault: str, *, missing: bool = False) -> None:
         """Tell of a row that cannot be used ("dev.json, line 7"), and why ("the label 'maybe' is none of ...").
+
+        missing: it is no fault but a part of the corpus that is not there, such as an image never downloaded.
 
         Raises:
             SampleError: bad samples are errors.
@@ -75,6 +91,9 @@ class Problems:
         if self.on_bad_sample == "error":
             raise SampleError(f"{line}. Mend it, or leave such rows out with --on-bad-sample skip.")
         self.count += 1
+        self.missing += missing
+        if not missing:
+            self.first = self.first or line
         if len(self.skipped) < MAX_LINES:
             self.skipped.append(line)
 
@@ -91,6 +110,7 @@ class Layout:
     below the root (names, or patterns such as "*.tar"; a folder of images ends in "/", and may be missing where rows
     are left out). optional: what is read as well where it is there. counts: the published number of items of each
     split, and of images under "images", where it is published. texts: that of texts, where it is another.
+    counted: where these numbers were read.
     """
 
     name: str
@@ -100,6 +120,7 @@ class Layout:
     files: tuple[str, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     texts: Mapping[str, int] = field(default_factory=dict)
+    counted: str = ""
     optional: tuple[str, ...] = ()
     version: int = 1
 

@@ -32,11 +32,13 @@ def load_data(
     on_bad_sample: OnBadSample,
     validation: int,
     items: bool = False,
+    files_gone: bool = False,
 ) -> DataSet:
     """Return the samples of a recipe; what was found and guessed is in `DataSet.facts`.
 
     cache: a folder for generated scenes, and for images taken out of Parquet files. validation: samples to set aside of
     those to train on, at most a quarter of them. items: give items of prepared data, and not images with captions.
+    files_gone: the image files need not be there, as what is stored of them may be all that is needed.
 
     Raises:
         DataError: the data are missing, lack a column, or are not enough.
@@ -51,10 +53,12 @@ def load_data(
     if data.path is None:
         raise DataError("The recipe does not say where its data are. Try: --data FOLDER, or set data.path.")
     if isinstance(data, PreparedData):
-        return _prepared(data, Path(data.path).expanduser(), validation, items=items)
+        return _prepared(data, Path(data.path).expanduser(), validation, items=items, files_gone=files_gone)
     if items:
         raise _no_items()
-    read = read_images(Path(data.path).expanduser(), data.columns, cache=cache, on_bad_sample=on_bad_sample)
+    read = read_images(
+        Path(data.path).expanduser(), data.columns, cache=cache, on_bad_sample=on_bad_sample, files_gone=files_gone
+    )
     found = split_records(read.records, data, validation=validation)
     captions = sum(len(record.captions) for record in read.records)
     size = f"{len(read.records):,} images with {captions:,} captions"
@@ -73,17 +77,16 @@ def _of_world(data: WorldData, cache: Path) -> ImagesData:
     )
 
 
-def _prepared(data: PreparedData, folder: Path, validation: int, *, items: bool) -> DataSet:
+def _prepared(data: PreparedData, folder: Path, validation: int, *, items: bool, files_gone: bool = False) -> DataSet:
     """Return the samples of prepared data: its items, or the images with captions that they are."""
-    prepared = Prepared(folder)
+    prepared = Prepared(folder, files_gone=files_gone)
     names = data.splits or tuple(name for name in prepared.splits if name != data.train)
 
     def samples(split: str) -> tuple[Sample, ...]:
         return tuple(item if items else captioned(item) for item in prepared.items(split))
 
     train = samples(data.train)
-    drawn = sorted(range(len(train)), key=lambda i: stable_hash("validation", data.seed, train[i].id))
-    kept = set(drawn[: min(validation, len(train) // 4)])
+    kept = _set_aside(train, data.seed, min(validation, len(train) // 4))
     splits = {name: samples(name) for name in names}
     return DataSet(
         train=tuple(sample for i, sample in enumerate(train) if i not in kept),
@@ -94,6 +97,19 @@ def _prepared(data: PreparedData, folder: Path, validation: int, *, items: bool)
             *(f"split '{name}': {len(held):,} samples" for name, held in splits.items()),
         ),
     )
+
+
+def _set_aside(train: Sequence[Sample], seed: int, count: int) -> set[int]:
+    """Return at most so many samples to validate on, drawn by hash; those of one image stay together."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, sample in enumerate(train):
+        images = (sample.image,) if isinstance(sample, Record) else sample.images
+        groups.setdefault(tuple(image.name for image in images) or (sample.id,), []).append(place)
+    kept: set[int] = set()
+    for group in sorted(groups.values(), key=lambda group: stable_hash("validation", seed, train[group[0]].id)):
+        if len(kept) + len(group) <= count:
+            kept.update(group)
+    return kept
 
 
 def _no_items() -> DataError:

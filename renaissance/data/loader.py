@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +21,8 @@ from renaissance.data.ahead import ahead
 from renaissance.data.collate import Collator
 from renaissance.data.collate_items import ItemCollator
 from renaissance.data.sampling import BatchPlan, Feed, Part
-from renaissance.errors import RenaissanceError
+from renaissance.data.watch import Watch, named
+from renaissance.errors import LoaderError, RenaissanceError
 
 
 def loader(
@@ -36,6 +40,7 @@ def loader(
 
     Raises:
         SampleError: a sample cannot be used, as `Collator` raises it, from whichever process.
+        LoaderError: a loader process died, or the code that prepares samples failed in it; it names the samples.
     """
     first, last = start_step * plan.accumulation, (start_step + steps) * plan.accumulation
     numbers = range(first, last)
@@ -44,7 +49,7 @@ def loader(
         if isinstance(records, Feed):
             # one process reads, so that each byte is read once, and all of them decode
             parts = opened.enter_context(closing(ahead(records.parts(plan, numbers))))
-            prepared = opened.enter_context(closing(_prepared(_Parts(collator), parts, workers)))
+            prepared = opened.enter_context(closing(_prepared(_Parts(collator), enumerate(parts, first), workers)))
         else:
             prepared = opened.enter_context(
                 closing(_prepared(_MicroBatches(records, plan, collator), numbers, workers))
@@ -57,52 +62,89 @@ def _prepared(
     batches: _MicroBatches | _Parts, order: Iterable[Any], workers: int
 ) -> Generator[Batch | RenaissanceError, None, None]:
     """Yield the micro-batches in this order."""
+    context = _context() if workers else None
+    watch = None if context is None else Watch(context, workers)
     source: DataLoader[Any] = DataLoader(
-        batches,
+        _Watched(batches, watch),
         batch_size=None,
         sampler=order,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=None if watch is None else watch.begin,
         generator=torch.Generator(),  # a loader draws a seed for its processes: not from the generator of the training
-        multiprocessing_context=_context() if workers else None,
+        multiprocessing_context=context,
     )
-    with _silent_fork_of_tokenizers():
+    with _silent_fork_of_tokenizers(), _without_handler_of_children():
         prepared = iter(source)
-    yield from prepared
+    if watch is None:
+        yield from prepared
+    else:
+        yield from watch.telling(prepared, batches.samples)
 
 
 @dataclass(frozen=True, slots=True)
-class _MicroBatches(Dataset[Any]):
-    """The micro-batches of a training by number; a user's error is returned, to be raised where the user sees it.
+class _Watched(Dataset[Any]):
+    """Micro-batches, each of which is noted before it is prepared; an error is returned, to be raised in the training.
 
     Raised in a loader process it would come out as a RuntimeError around the text of a traceback.
     """
+
+    batches: _MicroBatches | _Parts
+    watch: Watch | None
+
+    def __getitem__(self, wanted: Any) -> Batch | RenaissanceError:
+        if self.watch is not None:
+            self.watch.note(wanted if isinstance(wanted, int) else wanted[0])
+        try:
+            return self.batches.prepare(wanted)
+        except RenaissanceError as error:
+            return error
+        except Exception as error:
+            if self.watch is None:
+                raise
+            failed = LoaderError(
+                f"A loader process failed while it prepared {self.batches.samples(wanted)} ({type(error).__name__}: "
+                f"{error}). With 'workers: 0' the error is raised where it happens."
+            )
+            failed.add_note(traceback.format_exc())
+            return failed
+
+
+@dataclass(frozen=True, slots=True)
+class _MicroBatches:
+    """The micro-batches of a training by number."""
 
     records: Sequence[Any]
     plan: BatchPlan
     collator: Collator | ItemCollator
 
-    def __getitem__(self, number: int) -> Batch | RenaissanceError:
+    def prepare(self, number: int) -> Batch:
         part = self.plan.micro_batch(*divmod(number, self.plan.accumulation))
-        try:
-            return self.collator([self.records[index] for index in part.indices], part.epoch)
-        except RenaissanceError as error:
-            return error
+        return self.collator([self.records[index] for index in part.indices], part.epoch)
+
+    def samples(self, number: int) -> str:
+        """Name the samples of a micro-batch."""
+        part = self.plan.micro_batch(*divmod(number, self.plan.accumulation))
+        return named([self.records[index].id for index in part.indices])
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts(Dataset[Any]):
-    """The micro-batch of samples that were read; an error, met while reading them, stays one."""
+class _Parts:
+    """The micro-batch of samples that were read, with its number; an error, met while reading them, stays one."""
 
     collator: Collator | ItemCollator
 
-    def __getitem__(self, part: Part | RenaissanceError) -> Batch | RenaissanceError:
+    def prepare(self, numbered: tuple[int, Part | RenaissanceError]) -> Batch:
+        part = numbered[1]
         if isinstance(part, RenaissanceError):
-            return part
-        try:
-            return self.collator(part.samples, part.epochs)
-        except RenaissanceError as error:
-            return error
+            raise part
+        return self.collator(part.samples, part.epochs)
+
+    def samples(self, numbered: int | tuple[int, Part]) -> str:
+        """Name the samples of a micro-batch; of one that only its number is known of, that."""
+        if isinstance(numbered, int):
+            return f"micro-batch {numbered + 1:,}"
+        return named([sample.id for sample in numbered[1].samples])
 
 
 def _batch(prepared: Batch | RenaissanceError) -> Batch:
@@ -116,9 +158,31 @@ def _unchanged(batch: object) -> object:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Return how loader processes start: by fork where that is safe, for a fresh process pays seconds of imports."""
+    """Return how loader processes start: by fork where that is safe, for a fresh process pays seconds of imports.
+
+    A fork copies no thread, only what they locked. Here they are forked before the thread that reads ahead is started,
+    they compute with one thread, and what draws bars in another one is nothing that they use. After CUDA none can be.
+    """
     forks = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return multiprocessing.get_context("fork" if forks else "spawn")
+
+
+@contextmanager
+def _without_handler_of_children() -> Iterator[None]:
+    """Take back the handler that torch sets for children that end.
+
+    It raises wherever the main thread is, which may be in the middle of an update. Without it the death of a loader
+    process is found where its next batch is waited for, within seconds.
+    """
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None:  # one that was set outside of Python cannot be set again
+            signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ class Mixture:
         """Samples of an epoch, of all parts together."""
         return len(self.samples[0]) * BLOCK // self.counts[0]
 
+    @property
+    def distinct(self) -> int:
+        """How many samples there are in all parts, each counted once."""
+        return sum(map(len, self.samples))
+
     def __iter__(self) -> Iterator[Any]:
         """Yield every sample of every part once."""
         for samples in self.samples:

@@ -6,23 +6,34 @@ copied byte for byte. Two runs on the same files write the same bytes.
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from renaissance.data.budget import check_budget
 from renaissance.data.decode import decode
-from renaissance.data.layouts import Layout, Problems, RawImage, RawItem, chosen_layout
+from renaissance.data.layouts import (
+    Layout,
+    MissingImageError,
+    Problems,
+    RawImage,
+    RawItem,
+    chosen_layout,
+    unreadable,
+)
 from renaissance.data.prepared import IMAGES, Writer
 from renaissance.data.readers.published import LAYOUTS
 from renaissance.data.readers.streams import json_members
 from renaissance.durable import sha256_of
 from renaissance.errors import DataError, SampleError
 from renaissance.progress import Progress, Silent
-from renaissance.recipe.values import OnBadSample
+from renaissance.recipe.values import SKIP_BUDGET, OnBadSample
 from renaissance.spec import shown
 
 WORLD = "oracle.json"  # beside the files of each layout of a generated world
@@ -38,21 +49,29 @@ def prepare(
     out: Path,
     *,
     on_bad_sample: OnBadSample = "error",
+    skip_budget: float = SKIP_BUDGET,
     check_images: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the corpus below `root` as prepared data to `out`, whole or not at all; return its manifest.
 
-    check_images: decode each image, and treat one that cannot be as a row that cannot be used.
+    skip_budget: the largest share of the rows that may be left out; rows whose image is not there are not among them,
+    for a part of a corpus is no damage. check_images: decode each image, and treat one that cannot be as a row that
+    cannot be used.
 
     Raises:
-        DataError: a file of the layout is missing or damaged (the message names it), or nothing can be used.
+        DataError: a file of the layout is missing or damaged (the message names it), nothing can be used, or more is
+            left out than `skip_budget` allows.
         SampleError: a row cannot be used, and bad samples are errors.
         OutputError: `out` exists, or cannot be written.
     """
     chosen = chosen_layout(layout, LAYOUTS) if isinstance(layout, str) else layout
     with Writer(out) as writer:
-        facts = _pass_through(chosen, root, writer, Problems(on_bad_sample), check_images, progress or Silent())
+        problems = Problems(on_bad_sample)
+        facts = _pass_through(chosen, root, writer, problems, check_images, progress or Silent())
+        bad = problems.count - problems.missing
+        rows = bad + sum(count["items"] for count in facts["counts"].values())
+        check_budget(bad, rows, skip_budget, what=f"rows of {chosen.name}", first=problems.first, key="--skip-budget")
         return writer.finish({**facts, "on_bad_sample": on_bad_sample, "sources": _sources(chosen, root)})
 
 
@@ -121,7 +140,8 @@ class _Intake:
                 raise SampleError(f"the id '{shown(item.id)}' stands twice in '{item.split}'")
             new = self._new_images(item)
         except SampleError as error:
-            self.problems.report(item.row, str(error).removesuffix("."))
+            missing = isinstance(error, MissingImageError)
+            self.problems.report(item.row, str(error).removesuffix("."), missing=missing)
             return
         self._note(item, new)
         if self.writer is not None:
@@ -192,13 +212,15 @@ class _Intake:
 
 
 def _check_text(item: RawItem) -> None:
-    """Refuse what cannot be written as text, or as the name of a split.
+    """Refuse what cannot be written as text, or as the name of a split, and boxes that are none.
 
     Raises:
         SampleError: there is such.
     """
     if not _SPLIT.fullmatch(item.split) or item.split == IMAGES:
         raise SampleError(f"'{shown(item.split)}' cannot be the name of a split (letters, digits, '_', '-' and '.')")
+    if not all(map(math.isfinite, chain.from_iterable(item.boxes))):
+        raise SampleError("a box in it is not four finite numbers")
     texts = (item.id, item.label or "", *item.texts, *item.answers, *item.fields, *item.fields.values())
     try:
         "".join((*texts, *(image.id for image in item.images))).encode()
@@ -210,7 +232,7 @@ def _check_there(path: Path) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise SampleError(f"The image '{path}' cannot be read ({error.strerror or error}).") from None
+        raise unreadable(path, error) from None
     if size == 0:
         raise SampleError(f"The image '{path}' is empty.")
 
@@ -230,7 +252,7 @@ def _require_files(layout: Layout, root: Path, problems: Problems) -> None:
     if problems.on_bad_sample == "skip":
         for name in missing:
             if name.endswith("/"):
-                problems.report(name, "this folder of images is not there")
+                problems.report(name, "this folder of images is not there", missing=True)
         missing = [name for name in missing if not name.endswith("/")]
     if missing:
         names = ", ".join(f"'{name}'" for name in missing)
@@ -264,7 +286,7 @@ def _facts(layout: Layout, root: Path, intake: _Intake, problems: Problems) -> d
         facts["fraction"] = _fractions(layout, intake)
     if languages:
         facts["languages"] = dict(sorted(languages.items()))
-    facts["skipped"] = {"count": problems.count, "rows": problems.skipped}
+    facts["skipped"] = {"count": problems.count, "missing": problems.missing, "rows": problems.skipped}
     return facts
 
 

@@ -54,10 +54,10 @@ ITEM_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ParquetImage:
-    """The encoded image in one row of an image shard."""
+    """The encoded image in one row of an image shard; group: None where the shards are gone."""
 
     file: str
-    group: int
+    group: int | None
     row: int
     name: str
 
@@ -67,6 +67,8 @@ class ParquetImage:
         Raises:
             SampleError: the shard is gone or damaged.
         """
+        if self.group is None:
+            raise SampleError(f"The image '{self.name}' cannot be read: '{self.file}' is gone. Prepare the data again.")
         try:
             cell = _row_group(self.file, self.group)[self.row].as_py()
         except (OSError, pa.ArrowException, LookupError) as error:
@@ -84,7 +86,7 @@ def _row_group(file: str, group: int) -> Any:
 
 @lru_cache(maxsize=64)
 def _opened(file: str) -> pq.ParquetFile:
-    return pq.ParquetFile(file, memory_map=True)
+    return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -214,7 +216,9 @@ class _Table:
         if self._writer is None:
             # compressed images do not become smaller, and are read at random
             compression = "none" if self._schema is IMAGE_SCHEMA else "zstd"
-            self._writer = pq.ParquetWriter(self._path(self._shards), self._schema, compression=compression)
+            self._writer = pq.ParquetWriter(
+                self._path(self._shards), self._schema, compression=compression, write_page_checksum=True
+            )
             self._shards += 1
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), row_group_size=len(self._rows))
         self._in_shard += self._held
@@ -238,13 +242,20 @@ def is_prepared(folder: Path) -> bool:
 class Prepared:
     """Prepared data: its manifest, and the items of its splits.
 
+    files_gone: image shards may be gone, as what is stored of their images may be all that is needed.
+
     Raises:
-        DataError: the folder holds none, or lacks a file.
+        DataError: the folder holds none, or a shard is missing, truncated or not the one that was written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, files_gone: bool = False) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = _manifest(folder)
+        files = [folder / name for name in self.manifest[IMAGES]["files"]]
+        self._gone = next((str(file) for file in files if not file.exists()), None) if files_gone else None
+        for name, table in (*self.manifest["splits"].items(), (IMAGES, self.manifest[IMAGES])):
+            if name != IMAGES or self._gone is None:
+                _check_shards(folder, name, table)
         self._places: dict[str, ParquetImage] | None = None
 
     @property
@@ -284,6 +295,8 @@ class Prepared:
         if self._places is None:
             self._places = dict(self._index())
         place = self._places.get(image_id)
+        if place is None and self._gone is not None:
+            return ParquetImage(self._gone, None, 0, f"{self.folder.name}/{image_id}")
         if place is None:
             raise DataError(f"{where}: there is no image '{image_id}' in '{self.folder}'. Prepare the data again.")
         return place
@@ -291,11 +304,30 @@ class Prepared:
     def _index(self) -> Iterator[tuple[str, ParquetImage]]:
         for name in self.manifest["images"]["files"]:
             file = self.folder / name
+            if self._gone is not None and not file.exists():
+                continue
             opened = _file(file)
             for group in range(opened.num_row_groups):
                 ids = opened.read_row_group(group, columns=["id"]).column("id").to_pylist()
                 for row, image_id in enumerate(ids):
                     yield image_id, ParquetImage(str(file), group, row, f"{self.folder.name}/{image_id}")
+
+
+def _check_shards(folder: Path, name: str, table: Mapping[str, Any]) -> None:
+    """Refuse shards that are not there, end early, or have not the rows that the manifest says; only ends are read.
+
+    Raises:
+        DataError: naming the shard, or the table.
+    """
+    rows = 0
+    for file in table["files"]:
+        with _file(folder / file) as opened:
+            rows += opened.metadata.num_rows
+    if rows != table["count"]:
+        raise DataError(
+            f"The shards of '{name}' in '{folder}' have {rows:,} rows, and {table['count']:,} were written. "
+            "Prepare the data again."
+        )
 
 
 def _box(values: Sequence[float]) -> Box:
@@ -304,12 +336,15 @@ def _box(values: Sequence[float]) -> Box:
 
 
 def _batches(file: Path) -> Iterator[Any]:
-    yield from _file(file).iter_batches(batch_size=GROUP_ITEMS)
+    try:
+        yield from _file(file).iter_batches(batch_size=GROUP_ITEMS)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"'{file}' is damaged ({error}). Prepare the data again.") from None
 
 
 def _file(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, memory_map=True)
+        return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"'{file}' cannot be read ({error}). Prepare the data again.") from None
 

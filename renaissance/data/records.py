@@ -42,6 +42,11 @@ class Record:
 Sample = Record | Item
 
 
+def images_of(sample: Sample) -> tuple[ImageSource, ...]:
+    """Return the images of a sample: of a record the one."""
+    return (sample.image,) if isinstance(sample, Record) else sample.images
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """Samples to train on, samples set aside for evaluation in training, and the held-out splits by name.
@@ -60,3 +65,8 @@ class DataSet:
         """The samples to train on, of data that are held whole; the recipe refuses what needs them of others."""
         assert isinstance(self.train, Sequence), "the recipe is refused"
         return self.train
+
+    @property
+    def distinct(self) -> int:
+        """How many samples there are to train on; of a mixture those of all parts, and not the slots of an epoch."""
+        return len(self.train) if isinstance(self.train, Sequence) else self.train.distinct

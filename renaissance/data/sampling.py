@@ -52,6 +52,11 @@ class Feed(Protocol):
         """Samples of an epoch."""
         ...
 
+    @property
+    def distinct(self) -> int:
+        """How many samples there are, each counted once."""
+        ...
+
     def __iter__(self) -> Iterator[Any]:
         """Yield every sample once."""
         ...

@@ -47,6 +47,11 @@ class Stream:
     def __len__(self) -> int:
         return sum(_counts(self.shards))
 
+    @property
+    def distinct(self) -> int:
+        """How many samples there are, each counted once."""
+        return len(self)
+
     def __iter__(self) -> Iterator[Record]:
         """Yield every sample once, as the shards hold them."""
         for shard in self.shards:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +12,9 @@ from renaissance.components import checked_options
 from renaissance.errors import CapabilityError, SpecError, UnknownComponentError
 from renaissance.registry import Registry, load_factory
 from renaissance.spec import shown
+
+# Names of tasks, or names with the options of those that have nothing to train.
+Asked = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Measure:
 
 
 def chosen_measures(
-    assembly: Assembly, names: Sequence[str] | None, *, layout: str | None, registry: Registry
+    assembly: Assembly, asked: Asked | None, *, layout: str | None, registry: Registry
 ) -> dict[str, Measure]:
     """Return the tasks named, or all that measure this model on data of a layout (None: images with captions).
 
@@ -32,9 +35,12 @@ def chosen_measures(
     Raises:
         CapabilityError: a task cannot measure this model, some are on items and others on images with captions, or
             none is for such data.
+        SpecError: an option is wrong, or given to a task that was trained.
     """
-    if names:
-        found = {entry.name: Measure(entry, task) for entry, task in (_named(n, assembly, registry) for n in names)}
+    if asked:
+        uses = asked if isinstance(asked, Mapping) else {name: {} for name in asked}
+        named = (_named(name, options, assembly, registry) for name, options in uses.items())
+        found = {entry.name: Measure(entry, task) for entry, task in named}
         kinds = {measure.entry.data for measure in found.values()}
         if len(kinds) > 1:
             raise CapabilityError(
@@ -53,18 +59,20 @@ def chosen_measures(
     return found
 
 
-def _named(name: str, assembly: Assembly, registry: Registry) -> tuple[TaskEntry, Any]:
+def _named(name: str, options: Mapping[str, Any], assembly: Assembly, registry: Registry) -> tuple[TaskEntry, Any]:
     plan = assembly.plan.tasks.get(name)
-    if plan is not None and plan.entry.evaluates:
+    if plan is not None and plan.entry.trains and options:
+        raise SpecError(f"'{shown(name)}' has the options with which it was trained; leave them out.")
+    if plan is not None and plan.entry.evaluates and not options:
         return plan.entry, assembly.tasks[name]
     try:
         entry = cast(TaskEntry, registry.find("task", name).entry)
     except UnknownComponentError:
         entry = None
-    if plan is None and entry is not None and not entry.trains:
+    if entry is not None and not entry.trains:
         missing = _missing(entry, assembly)
         if not missing:
-            return entry, _checked(entry, assembly)
+            return entry, _checked(entry, options, assembly)
         raise CapabilityError(
             f"'{name}' needs a model that was trained for {missing}, and this one was for: "
             f"{', '.join(assembly.plan.tasks) or 'nothing'}. Add it to the model's recipe."
@@ -106,17 +114,23 @@ def _missing(entry: TaskEntry, assembly: Assembly) -> str:
     return " and ".join(f"'{name}'" for name in lacks)
 
 
-def _checked(entry: TaskEntry, assembly: Assembly) -> Any:
+def _checked(entry: TaskEntry, options: Mapping[str, Any], assembly: Assembly) -> Any:
     """Return a task that has nothing to train.
 
     Raises:
-        CapabilityError: its options, which are those that it has by itself, do not fit the model.
+        SpecError: an option is wrong.
+        CapabilityError: no options are given, and those that it has by itself do not fit the model.
     """
+    checked = checked_options(entry, options, of=entry.name)
     try:
-        entry.check(checked_options(entry, {}, of=entry.name), frozenset(assembly.plan.tasks))
+        entry.check(checked, frozenset(assembly.plan.tasks))
     except SpecError as error:
-        raise CapabilityError(f"{error} Its options are those of the model's recipe, under evaluation.tasks.") from None
-    return _built(entry, assembly)
+        if options:
+            raise
+        raise CapabilityError(
+            f"{error} Give its options to the evaluation, or write them in the model's recipe."
+        ) from None
+    return load_factory(entry)(checked, model=assembly.encoder.facts())
 
 
 def _built(entry: TaskEntry, assembly: Assembly) -> Any:

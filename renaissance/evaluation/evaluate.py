@@ -2,80 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-
-from renaissance.api import Features, Item, Score
 from renaissance.assemble import Assembly
 from renaissance.data.cache import cache_folder
-from renaissance.data.captions import caption_key
-from renaissance.data.collate import caption_keys, image_batches, text_batches
-from renaissance.data.decode import decode
 from renaissance.data.load import load_data
 from renaissance.data.prepared import Prepared, is_prepared
 from renaissance.data.records import Record
-from renaissance.errors import CapabilityError, DataError, SampleError
-from renaissance.evaluation.choosing import Measure, chosen_measures
-from renaissance.evaluation.items import ModelItemScorer
-from renaissance.evaluation.scorer import ModelScorer
-from renaissance.features.frozen import Stores
+from renaissance.errors import CapabilityError, DataError
+from renaissance.evaluation.choosing import Asked, Measure, chosen_measures
+from renaissance.evaluation.leaks import Shared, Trained, layout_of, refuse_leaks
+from renaissance.evaluation.splits import SplitScores, evaluate_items, evaluate_split, usable_encoded
 from renaissance.progress import Progress, Silent
 from renaissance.recipe.data import Data, ImagesData, PreparedData
 from renaissance.recipe.values import OnBadSample
 from renaissance.registry import Registry, default_registry
 from renaissance.spec import shown
-from renaissance.toolkit.devices import moved
-from renaissance.toolkit.modes import evaluating
-
-NOTHING_STORED = Stores()
 
 
-@dataclass(frozen=True, slots=True)
-class SplitScores:
-    """What was measured on one split: how much it holds, the scores of each task, and a line a sample left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How splits are measured.
 
-    items: how many items, where tasks are on these. data: which data the split is of, where several were measured.
-    submissions: by task, the rows of its prediction file.
+    on_bad_sample: "skip" leaves out images with captions that cannot be decoded. blind: measure also on the images, and
+    the texts, of other samples. trained: images that the model was trained on; splits that share some are refused, but
+    for those that `waive` names; None: it is not known.
     """
 
-    split: str
-    images: int
-    captions: int
-    distinct_texts: int
-    scores: Mapping[str, Sequence[Score]]
-    skipped: tuple[str, ...] = ()
-    items: int | None = None
-    data: str = ""
-    submissions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-
-    def sizes(self) -> dict[str, int]:
-        """Return how many images, captions and distinct texts were measured, and how many items if they were items."""
-        sizes = {"images": self.images, "captions": self.captions, "distinct_texts": self.distinct_texts}
-        return sizes if self.items is None else {"items": self.items, **sizes}
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one JSON-able row a score."""
-        named = {"data": self.data} if self.data else {}
-        return [
-            {**named, "split": self.split, "task": task, **asdict(score)}
-            for task, scores in self.scores.items()
-            for score in scores
-        ]
+    batch_size: int = 64
+    on_bad_sample: OnBadSample = "error"
+    blind: bool = False
+    trained: Trained | None = None
+    waive: Sequence[str] = ()
 
 
 def evaluate(
     model: Any,
     data: Data | str | Path,
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: Asked | None = None,
     splits: Sequence[str] | None = None,
     batch_size: int = 64,
     on_bad_sample: OnBadSample = "error",
+    blind: bool = False,
+    trained: Trained | None = None,
+    waive: Sequence[str] = (),
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> list[SplitScores]:
@@ -83,38 +57,97 @@ def evaluate(
 
     data: a data section of a recipe, a folder that `renaissance data prepare` wrote, or a folder of images and
     captions, which is then measured whole. tasks: by default those of the model that are for such data; a task that
-    has nothing to train ('winoground', 'retrieval') measures any model that can do what it needs. splits: by default
-    all but those to train on. on_bad_sample: "skip" leaves out images with captions that cannot be decoded, told of
-    in `SplitScores.skipped`; of items none is ever left out.
+    has nothing to train ('winoground', 'retrieval') measures any model that can do what it needs, and can be given
+    options: {"winoground": {"by": "itc"}}. splits: by default all but those to train on. on_bad_sample: "skip" leaves
+    out images with captions that cannot be decoded, told of in `SplitScores.skipped`; of items none is ever left out.
+    blind: measure also on the images, and the texts, of other samples (`Score.blind`). trained: images that the model
+    was trained on; a split that shares some is refused, unless `waive` names it.
 
     Raises:
         CapabilityError: the model has no such task, or none that can be measured.
         SampleError: an image cannot be used.
-        DataError: the data has no such split, or cannot be read.
+        SpecError: an option of a task is wrong.
+        DataError: the data has no such split, cannot be read, or was trained on.
     """
+    how = How(batch_size=batch_size, on_bad_sample=on_bad_sample, blind=blind, trained=trained, waive=waive)
+    return _evaluate(model, data, tasks, splits, how, registry or default_registry(), progress or Silent())
+
+
+def _evaluate(
+    model: Any,
+    data: Data | str | Path,
+    tasks: Asked | None,
+    splits: Sequence[str] | None,
+    how: How,
+    registry: Registry,
+    progress: Progress,
+    *,
+    name: str = "",
+) -> list[SplitScores]:
+    """Measure a model as `evaluate` does; name: what the data are called, where there are several."""
     assembly: Assembly = getattr(model, "assembly", model)
-    section, whole = _section(data, splits)
-    layout = Prepared(Path(section.path or "")).manifest["layout"] if isinstance(section, PreparedData) else None
-    measures = chosen_measures(assembly, tasks, layout=layout, registry=registry or default_registry())
+    section, whole = section_of(data, splits)
+    layout = layout_of(section) if isinstance(section, PreparedData) else None
+    measures = chosen_measures(assembly, tasks, layout=layout, registry=registry)
     items = any(measure.entry.data == "items" for measure in measures.values())
-    loaded = load_data(section, cache=cache_folder(), on_bad_sample=on_bad_sample, validation=0, items=items)
+    loaded = load_data(section, cache=cache_folder(), on_bad_sample=how.on_bad_sample, validation=0, items=items)
     held: Mapping[str, Sequence[Any]] = {"all": loaded.held} if whole else loaded.splits
-    progress = progress or Silent()
     names = tuple(splits or held)
-    missing = [name for name in names if name not in held]
+    missing = [split for split in names if split not in held]
     if missing:
         raise DataError(f"The data have no split '{shown(missing[0])}'; choose from: {', '.join(held) or 'none'}.")
-    if items:
-        if on_bad_sample == "skip":
-            progress.say("No item is left out: one whose image cannot be used ends the evaluation.")
-        return [evaluate_items(assembly, name, held[name], measures, progress) for name in names]
+    shared = _shared({split: held[split] for split in names}, layout or section.kind, how, name)
+    if items and how.on_bad_sample == "skip":
+        progress.say("No item is left out: one whose image cannot be used ends the evaluation.")
     found = []
-    for name in names:
-        records, lines = usable(held[name], on_bad_sample)
-        if not records:
-            raise DataError(f"No sample of '{name}' can be used; leave it out, or mend its images.")
-        measured = evaluate_split(assembly, name, records, measures, batch_size=batch_size, progress=progress)
-        found.append(replace(measured, skipped=(*loaded.skipped, *lines)))
+    for split in names:
+        if items:
+            scores = evaluate_items(assembly, split, held[split], measures, progress, blind=how.blind)
+        else:
+            scores = _on_captions(assembly, split, held[split], measures, how, progress, loaded.skipped)
+        found.append(replace(scores, data=name, shared=shared.get(split)))
+    return found
+
+
+def _on_captions(
+    assembly: Assembly,
+    split: str,
+    records: Sequence[Record],
+    measures: Mapping[str, Measure],
+    how: How,
+    progress: Progress,
+    skipped: Sequence[str],
+) -> SplitScores:
+    """Measure a model on images with captions; skipped: lines on samples that were left out before.
+
+    Raises:
+        DataError: none of them can be used.
+    """
+    given: dict[str, Any] = {"batch_size": how.batch_size, "progress": progress, "blind": how.blind}
+    if how.on_bad_sample == "error":
+        return replace(evaluate_split(assembly, split, records, measures, **given), skipped=tuple(skipped))
+    good, encoded, lines = usable_encoded(assembly, records, batch_size=how.batch_size, progress=progress, split=split)
+    if not good:
+        raise DataError(f"No sample of '{split}' can be used; leave it out, or mend its images.")
+    scores = evaluate_split(assembly, split, good, measures, encoded=encoded, **given)
+    return replace(scores, skipped=(*skipped, *lines))
+
+
+def _shared(splits: Mapping[str, Sequence[Any]], layout: str, how: How, data: str) -> dict[str, Shared]:
+    """Return what splits share with the training of the model, as far as that is known.
+
+    Raises:
+        DataError: one was trained on, and that is not waived.
+    """
+    if how.trained is None:
+        return {}
+    found: dict[str, Shared] = {}
+    for split, samples in splits.items():
+        name = f"{data}/{split}" if data else split
+        shared = how.trained.shared(samples, (layout, split), name=name, waived=name in how.waive)
+        if shared is not None:
+            found[split] = shared
+    refuse_leaks(list(found.values()), "name it as a waiver (--waive {})")
     return found
 
 
@@ -125,6 +158,9 @@ def evaluate_all(
     splits: Sequence[str] | None = None,
     batch_size: int = 64,
     on_bad_sample: OnBadSample = "error",
+    blind: bool = False,
+    trained: Trained | None = None,
+    waive: Sequence[str] = (),
     registry: Registry | None = None,
     progress: Progress | None = None,
     measured: Callable[[Sequence[SplitScores]], None] | None = None,
@@ -132,11 +168,12 @@ def evaluate_all(
     """Measure a model by every task that can, on all data that `renaissance data prepare` wrote below a folder.
 
     Data that no task of the model is for are passed over, and so are those that are only to train on. splits: measure
-    these, of the data that have them; by default all but those to train on. measured: told the scores of each data as
-    soon as they are known.
+    these, of the data that have them; by default all but those to train on. blind, trained, waive: as in `evaluate`;
+    the split "test" of the data "coco" is waived as "coco/test". measured: told the scores of each data as soon as they
+    are known.
 
     Raises:
-        DataError: there are no prepared data below the folder.
+        DataError: there are no prepared data below the folder, or some were trained on.
         CapabilityError: no task of this model can be measured on any of them.
     """
     root = Path(folder).expanduser()
@@ -146,146 +183,64 @@ def evaluate_all(
     if not prepared:
         raise DataError(f"'{root}' has no prepared data below it. Try: renaissance data prepare --help")
     progress = progress or Silent()
+    how = How(batch_size=batch_size, on_bad_sample=on_bad_sample, blind=blind, trained=trained, waive=waive)
     for place in prepared:
-        chosen = [name for name in splits or _held_out(Prepared(place)) if name in Prepared(place).splits]
+        chosen = [name for name in splits or held_out(Prepared(place).splits) if name in Prepared(place).splits]
         if not chosen:
             progress.say(
                 f"{place.name}: passed over, for it has no split to measure. Name one of its own to measure it."
             )
             continue
-        options: dict[str, Any] = {"batch_size": batch_size, "on_bad_sample": on_bad_sample, "registry": registry}
         try:
-            scores = evaluate(model, place, splits=chosen, progress=progress, **options)
+            known = registry or default_registry()
+            scores = _evaluate(model, place, None, chosen, how, known, progress, name=place.name)
         except CapabilityError as error:
             progress.say(f"{place.name}: passed over, for no task of this model is for it.")
             passed.append(error)
             continue
-        named = [replace(one, data=place.name) for one in scores]
-        found += named
+        found += scores
         progress.say(f"{place.name}: measured on {', '.join(chosen)}.")
         if measured is not None:
-            measured(named)
+            measured(scores)
     if not found and passed:
         raise passed[0]
     return found
 
 
-def _section(data: Data | str | Path, splits: Sequence[str] | None) -> tuple[Data, bool]:
+def measured_splits(folder: str | Path, splits: Sequence[str] | None) -> list[str]:
+    """Return the splits of prepared data to measure: those that are named, or all but those to train on.
+
+    Raises:
+        DataError: there is no such split, or they hold nothing but what is to train on, and no split is named.
+    """
+    prepared = Prepared(Path(folder).expanduser())
+    missing = next((name for name in splits or () if name not in prepared.splits), None)
+    if missing is not None:
+        raise DataError(
+            f"The data have no split '{shown(missing)}'; choose from: {', '.join(prepared.splits) or 'none'}."
+        )
+    found = list(splits or held_out(prepared.splits))
+    if not found:
+        raise DataError(
+            f"'{folder}' holds only data to train on. Name the split to measure: {', '.join(prepared.splits)}."
+        )
+    return found
+
+
+def section_of(data: Data | str | Path, splits: Sequence[str] | None) -> tuple[Data, bool]:
     """Return the data section that a folder stands for, and whether all of it is measured.
 
     Raises:
-        DataError: the folder holds nothing but what is to train on, and no split is named.
+        DataError: prepared data have no such split, or only what is to train on, and no split is named.
     """
     if not isinstance(data, str | Path):
         return data, False
     if not is_prepared(Path(data).expanduser()):
         return ImagesData(path=str(data), hold_out=()), True
-    prepared = Prepared(Path(data).expanduser())
-    known = [name for name in splits or () if name in prepared.splits] if splits else _held_out(prepared)
-    if not known and not splits:
-        raise DataError(
-            f"'{data}' holds only data to train on. Name the split to measure: {', '.join(prepared.splits)}."
-        )
-    known = known if not splits or len(known) == len(splits) else list(prepared.splits)
-    return PreparedData(path=str(data), train=known[0], splits=tuple(known)), False
+    names = measured_splits(data, splits)
+    return PreparedData(path=str(data), train=names[0], splits=tuple(names)), False
 
 
-def _held_out(prepared: Prepared) -> list[str]:
+def held_out(splits: Sequence[str]) -> list[str]:
     """Return the splits that are not to train on: 'train...', and 'restval', which Karpathy's splits train on too."""
-    return [name for name in prepared.splits if not name.startswith("train") and name != "restval"]
-
-
-def evaluate_items(
-    assembly: Assembly, split: str, items: Sequence[Item], measures: Mapping[str, Measure], progress: Progress
-) -> SplitScores:
-    """Measure a model by tasks on items; it is left in the mode, training or not, in which it came.
-
-    Raises:
-        SampleError: an image cannot be used; an evaluation leaves none out.
-    """
-    scorer = ModelItemScorer(assembly, items, {name: m.task for name, m in measures.items()}, progress.track, split)
-    with evaluating(assembly):
-        scores = {name: tuple(measure.task.score(scorer)) for name, measure in measures.items()}
-        rows = {name: tuple(measure.task.submission(scorer)) for name, measure in measures.items()}
-    texts = [caption_key(text) for item in items for text in item.texts]
-    images = {image.name for item in items for image in item.images}
-    return SplitScores(split, len(images), len(texts), len(set(texts)), scores, items=len(items), submissions=rows)
-
-
-def evaluate_split(
-    assembly: Assembly,
-    split: str,
-    records: Sequence[Record],
-    measures: Mapping[str, Measure],
-    *,
-    stores: Stores = NOTHING_STORED,
-    batch_size: int = 64,
-    progress: Progress,
-) -> SplitScores:
-    """Measure a model on one split; the model is left in the mode, training or not, in which it came."""
-    texts = list({caption_key(caption): caption for record in records for caption in record.captions}.values())
-    scorer = ModelScorer(
-        assembly,
-        partial(_encoded_images, assembly, records, stores, batch_size, progress, split),
-        partial(_encoded_texts, assembly, texts, stores, batch_size, progress, split),
-        caption_keys(records),
-        torch.tensor([caption_key(text) for text in texts]),
-        progress.track,
-    )
-    with evaluating(assembly):
-        scores = {name: tuple(measure.task.score(scorer)) for name, measure in measures.items()}
-    return SplitScores(split, len(records), sum(len(record.captions) for record in records), len(texts), scores)
-
-
-def usable(records: Sequence[Record], on_bad_sample: OnBadSample) -> tuple[list[Record], tuple[str, ...]]:
-    """Return the records whose image can be decoded, and a line for each other; with "error" all are taken as good."""
-    if on_bad_sample == "error":
-        return list(records), ()
-    good: list[Record] = []
-    skipped: list[str] = []
-    for record in records:
-        try:
-            decode(record.image.read(), name=record.image.name)
-        except SampleError as error:
-            skipped.append(f"{record.row}: {error}")
-        else:
-            good.append(record)
-    return good, tuple(skipped)
-
-
-def _encoded_images(
-    assembly: Assembly, records: Sequence[Record], stores: Stores, size: int, progress: Progress, split: str
-) -> Iterator[Features]:
-    stored, encoder = stores.vision, assembly.encoder
-    if stored is not None:
-        yield stored(records)
-        return
-    processor = cast(Any, encoder.vision).processor
-    batches = image_batches(records, processor, size)
-    yield from _encoded(batches, encoder.encode_vision, len(records), size, progress, f"Images of '{split}'", assembly)
-
-
-def _encoded_texts(
-    assembly: Assembly, texts: Sequence[str], stores: Stores, size: int, progress: Progress, split: str
-) -> Iterator[Features]:
-    stored, encoder = stores.text, assembly.encoder
-    if stored is not None and all(text in stored.rows for text in texts):
-        yield stored(texts)
-        return
-    processor = cast(Any, encoder.text).processor
-    batches = text_batches(texts, processor, size)
-    yield from _encoded(batches, encoder.encode_text, len(texts), size, progress, f"Texts of '{split}'", assembly)
-
-
-def _encoded(
-    batches: Iterable[Any],
-    encode: Callable[[Any], Features],
-    count: int,
-    size: int,
-    progress: Progress,
-    what: str,
-    assembly: Assembly,
-) -> Iterator[Features]:
-    device = next(assembly.parameters()).device
-    for batch in progress.track(batches, -(-count // size), what):
-        yield encode(moved(batch, device))
+    return [name for name in splits if not name.startswith("train") and name != "restval"]

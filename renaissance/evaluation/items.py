@@ -18,6 +18,7 @@ from renaissance.assemble import Assembly, Encoder
 from renaissance.data.collate_items import Layout, batch_of, lay_out, tokenized, view_for
 from renaissance.errors import CapabilityError
 from renaissance.evaluation.scorer import joined, trimmed
+from renaissance.features.frozen import Stores
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.pooling import rows
 
@@ -33,9 +34,16 @@ class ModelItemScorer:
     """Predictions of one model on the items of one split, the same whatever the batch size and order."""
 
     def __init__(
-        self, assembly: Assembly, items: Sequence[Item], tasks: Mapping[str, ItemTask], track: Track, split: str = ""
+        self,
+        assembly: Assembly,
+        items: Sequence[Item],
+        tasks: Mapping[str, ItemTask],
+        track: Track,
+        split: str = "",
+        stores: Stores | None = None,
     ) -> None:
         self._assembly, self._tasks, self._track, self._split = assembly, tasks, track, split
+        self._stores = stores or Stores()
         self._items = tuple(items)
         self._cache = _Cache(assembly.encoder, next(assembly.parameters()).device)
         self._decided: dict[str, list[Tensor]] = {}
@@ -43,7 +51,7 @@ class ModelItemScorer:
 
     def on(self, items: Sequence[Item]) -> ModelItemScorer:
         """Return the scorer of the same model on other items; what is encoded is shared."""
-        other = ModelItemScorer(self._assembly, items, self._tasks, self._track, self._split)
+        other = ModelItemScorer(self._assembly, items, self._tasks, self._track, self._split, self._stores)
         other._cache = self._cache
         return other
 
@@ -199,6 +207,9 @@ class ModelItemScorer:
         views = {view.key: view for view in layout.images}
 
         def images(keys: Sequence[Hashable]) -> Features:
+            stored, named = self._stores.vision, [(*cast(Any, key), None) for key in keys]
+            if stored is not None and stored.has(named):
+                return cast(Features, encoder.encode_vision(None, moved(stored.views(named), self._cache.device)))
             chosen = [views[cast(Any, key)] for key in keys]
             processor = encoder.vision.processor
             inputs = processor([view_for(processor, items[view.item], view) for view in chosen])
@@ -213,8 +224,12 @@ class ModelItemScorer:
         encoder: Any = self._assembly.encoder
 
         def encode(keys: Sequence[Hashable]) -> Features:
-            inputs = tokenized(cast("Sequence[tuple[str, ...]]", keys), encoder.text.processor)
-            return cast(Features, encoder.encode_text(moved(inputs, self._cache.device)))
+            named = cast("Sequence[tuple[str, ...]]", keys)
+            inputs = moved(tokenized(named, encoder.text.processor), self._cache.device)
+            stored = self._stores.text
+            if stored is not None and stored.has(named):
+                return cast(Features, encoder.encode_text(inputs, moved(stored.texts(named), self._cache.device)))
+            return cast(Features, encoder.encode_text(inputs))
 
         return self._cache.read("text", list(texts), encode)
 

@@ -1,46 +1,66 @@
-"""The stores of a model's frozen towers over a data set, in the form in which batches read them."""
+"""The stores of what is frozen of a model over a data set, in the form in which batches read them."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renaissance.api import Features
-from renaissance.data.records import Record
-from renaissance.errors import SpecError
-from renaissance.features.keys import content_digest
-from renaissance.features.samples import image_digests, store_captions, store_images
-from renaissance.features.store import FeatureStore
-from renaissance.models.one_tower import OneTower
-from renaissance.models.two_tower import TwoTower, holds_still
+from renaissance.api import Features, Modality, Prefix
+from renaissance.data.collate import ViewKey
+from renaissance.data.records import DataSet, Record
+from renaissance.features.contents import Contents
+from renaissance.features.keys import store_key
+from renaissance.features.parts import Stored
+from renaissance.features.store import FeatureStore, Forecast, Load, build_or_open, forecast
+from renaissance.features.views import Reading, Text, sight_digests, sights_loader, text_digest, texts_loader
 from renaissance.progress import Progress
+
+TEXTS_A_STEP = 512
+IMAGES_A_STEP = 64
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImages:
-    """Reads what the frozen vision tower gave for records; `rows` are by the name of the image."""
+    """Reads what was stored of images; `rows` are by view, `part` says what it is."""
 
     store: FeatureStore
-    rows: Mapping[str, int]
+    rows: Mapping[ViewKey, int]
+    depth: int | None = None
 
-    def __call__(self, records: Sequence[Record]) -> Features:
-        """Return features [V, N, D] of the records' images."""
-        return self.store.read([self.rows[record.image.name] for record in records])
+    def __call__(self, records: Sequence[Record]) -> Features | Prefix:
+        """Return what is stored of the records' images [V, N, D], as evaluation sees them."""
+        return self.views([(record.image.name, None, None) for record in records])
+
+    def has(self, keys: Sequence[ViewKey]) -> bool:
+        """Return whether all of these views are stored."""
+        return all(key in self.rows for key in keys)
+
+    def views(self, keys: Sequence[ViewKey]) -> Features | Prefix:
+        """Return what is stored of these views [V, N, D]."""
+        return _as_stored(self.store.read([self.rows[key] for key in keys]), self.depth)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTexts:
-    """Reads what the frozen text tower gave for captions; `rows` are by the caption."""
+    """Reads what was stored of texts; `rows` are by text, which may be a pair of them."""
 
     store: FeatureStore
-    rows: Mapping[str, int]
+    rows: Mapping[Text, int]
+    depth: int | None = None
 
-    def __call__(self, texts: Sequence[str]) -> Features:
-        """Return features [T, L, D] of the captions."""
-        return self.store.read([self.rows[text] for text in texts])
+    def __call__(self, texts: Sequence[str]) -> Features | Prefix:
+        """Return what is stored of the captions [T, L, D]."""
+        return self.texts([(text,) for text in texts])
+
+    def texts(self, texts: Sequence[Text]) -> Features | Prefix:
+        """Return what is stored of the texts [T, L, D]."""
+        return _as_stored(self.store.read([self.rows[text] for text in texts]), self.depth)
+
+    def has(self, texts: Sequence[Text]) -> bool:
+        """Return whether all of these texts are stored."""
+        return all(text in self.rows for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,59 +71,86 @@ class Stores:
     text: StoredTexts | None = None
 
 
-def check_storable(encoder: TwoTower | OneTower) -> None:
-    """Refuse to store what is trained.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a store must hold for a data set: digests of its samples, and what gives them to the tower.
+
+    facts: what the store's key is made of.
+    """
+
+    part: Stored
+    facts: Mapping[str, Any]
+    keys: Sequence[ViewKey] | Sequence[Text]
+    digests: Sequence[str]
+    load: Load
+
+    @property
+    def key(self) -> str:
+        """The key of the store."""
+        return store_key(self.facts)
+
+
+def wanted(
+    parts: Mapping[Modality, Stored], data: DataSet, reading: Reading, folder: Path, progress: Progress
+) -> dict[Modality, Wanted]:
+    """Return what the stores of these parts must hold; images that are there are read, to know their content.
 
     Raises:
-        SpecError: no tower is frozen, so there is nothing that could be stored.
+        SampleError: an image cannot be read, and never was; the message names its row.
     """
-    if isinstance(encoder, OneTower):
-        raise SpecError(
-            "'store' keeps what frozen towers give, and the blocks of a one-tower model depend on the pair; leave "
-            "'store' out."
-        )
-    if not (holds_still(encoder.vision) or holds_still(encoder.text)):
-        raise SpecError(
-            "'store' keeps what frozen towers give, and no tower is frozen; say 'frozen vision', or leave 'store' out."
-        )
-    if encoder.needs.layers or encoder.needs.embedded:
-        raise SpecError(
-            "'store' keeps the final tokens of frozen towers, and this fusion head reads more of them; leave 'store' "
-            "out, or choose a head that reads final tokens, such as 'co-attention'."
-        )
+    found: dict[Modality, Wanted] = {}
+    if (vision := parts.get("vision")) is not None:
+        sights = reading.sights(data)
+        digests = sight_digests(sights, reading, Contents(folder), progress.bar("Content of the images"))
+        load = sights_loader(sights, reading, vision.tower.processor)
+        found["vision"] = Wanted(vision, vision.facts(), [sight.key for sight in sights], digests, load)
+    if (text := parts.get("text")) is not None:
+        texts = reading.texts(data)
+        load_texts = texts_loader(texts, text.tower.processor)
+        found["text"] = Wanted(text, text.facts(), texts, [text_digest(one) for one in texts], load_texts)
+    return found
 
 
-def frozen_stores(encoder: TwoTower | OneTower, records: Sequence[Record], folder: Path, progress: Progress) -> Stores:
-    """Run the frozen towers of an encoder once over the records, or open what an earlier run stored.
+def forecasts(wishes: Mapping[Modality, Wanted], folder: Path) -> dict[Modality, Forecast]:
+    """Return what building the stores would add to `folder`; nothing is written.
 
     Raises:
-        SpecError: no tower is frozen, so there is nothing that could be stored.
+        FeatureStoreError: a store is damaged.
     """
-    check_storable(encoder)
-    assert isinstance(encoder, TwoTower)
-    vision, text = holds_still(encoder.vision), holds_still(encoder.text)
-    return Stores(
-        _images(encoder.vision, records, folder, progress) if vision else None,
-        _texts(encoder.text, records, folder, progress) if text else None,
+    return {
+        modality: forecast(folder / wish.key, wish.part.encode, wish.digests, wish.load, dtype=wish.part.dtype)
+        for modality, wish in wishes.items()
+    }
+
+
+def frozen_stores(wishes: Mapping[Modality, Wanted], folder: Path, progress: Progress) -> Stores:
+    """Run what is frozen once over the samples that are not stored yet, and return the stores.
+
+    Raises:
+        FeatureStoreError: a store is damaged, or cannot hold what its tower gives.
+        OutputError: the folder cannot be written, or the disk is too small.
+    """
+    images, texts = None, None
+    if (vision := wishes.get("vision")) is not None:
+        images = StoredImages(*_opened(vision, folder, progress, IMAGES_A_STEP), vision.part.depth)
+    if (text := wishes.get("text")) is not None:
+        texts = StoredTexts(*_opened(text, folder, progress, TEXTS_A_STEP), text.part.depth)
+    return Stores(images, texts)
+
+
+def _opened(wish: Wanted, folder: Path, progress: Progress, step: int) -> tuple[FeatureStore, dict[Any, int]]:
+    store = build_or_open(
+        folder / wish.key,
+        wish.part.encode,
+        wish.digests,
+        wish.load,
+        about=wish.facts,
+        dtype=wish.part.dtype,
+        progress=progress.bar(f"Frozen {wish.part.name}"),
+        samples_a_step=step,
     )
+    return store, {key: store.rows[digest] for key, digest in zip(wish.keys, wish.digests, strict=True)}
 
 
-def _images(tower: Any, records: Sequence[Record], folder: Path, progress: Progress) -> StoredImages:
-    digests = image_digests(records)
-    bar = progress.bar("Frozen vision tower")
-    store = store_images(folder, tower, records, config=_config(tower), digests=digests, progress=bar)
-    return StoredImages(store, {record.image.name: store.rows[d] for record, d in zip(records, digests, strict=True)})
-
-
-def _texts(tower: Any, records: Sequence[Record], folder: Path, progress: Progress) -> StoredTexts:
-    captions = sorted({caption for record in records for caption in record.captions})
-    bar = progress.bar("Frozen text tower")
-    store = store_captions(folder, tower, captions, config=_config(tower), progress=bar)
-    return StoredTexts(store, {caption: store.rows[content_digest(caption)] for caption in captions})
-
-
-def _config(tower: Any) -> Mapping[str, Any]:
-    """Return the config that a tower would be saved with."""
-    with tempfile.TemporaryDirectory() as folder:
-        config: Mapping[str, Any] = tower.save(Path(folder))
-    return config
+def _as_stored(features: Features, depth: int | None) -> Features | Prefix:
+    return features if depth is None else Prefix(features.tokens, features.mask, depth)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from renaissance.api import Modality
 from renaissance.features.layout import FORMAT
-from renaissance.toolkit.canonical import BUCKET_TOKENS, IMAGES_A_CALL, TEXTS_A_CALL
+from renaissance.toolkit.canonical import BUCKET_TOKENS, IMAGES_A_CALL, TOKENS_A_CALL
 
-# the libraries whose code decides what a tower computes
-LIBRARIES = ("renaissance-vl", "torch", "transformers", "timm", "open-clip-torch", "tokenizers", "pillow")
+# the libraries whose code decides what a tower computes, and what it is given
+COMPUTING = ("renaissance-vl", "torch", "torchvision", "transformers", "timm", "open-clip-torch", "tokenizers")
+DECODING = ("numpy", "pillow", "simplejpeg")
+LIBRARIES = (*COMPUTING, *DECODING)
 
 
 def content_digest(content: bytes | str) -> str:
@@ -23,10 +26,14 @@ def content_digest(content: bytes | str) -> str:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
-def tower_digest(module: nn.Module, config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 over the config and each parameter and buffer: name, dtype, shape and bytes."""
+def tower_digest(module: nn.Module, config: Mapping[str, Any], without: Collection[int] = ()) -> str:
+    """Return the SHA-256 over the config and each parameter and buffer: name, dtype, shape and bytes.
+
+    without: the ids of tensors that are not counted.
+    """
     digest = hashlib.sha256(_canonical_json(config))
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    every = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    named = {name: tensor for name, tensor in every.items() if id(tensor) not in without}
     for name in sorted(named):
         tensor = named[name].detach()
         digest.update(_canonical_json([name, str(tensor.dtype), list(tensor.shape)]))
@@ -54,23 +61,35 @@ def kernel_facts(device: torch.device) -> dict[str, str]:
 
 
 def store_facts(
-    *, tower: str, dtype: torch.dtype, processor: Mapping[str, Any], samples: Iterable[str], kernel: Mapping[str, str]
+    *,
+    tower: str,
+    name: str,
+    modality: Modality,
+    depth: int | None,
+    layers: int,
+    dtype: torch.dtype,
+    kept: torch.dtype,
+    processor: Mapping[str, Any],
+    kernel: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return everything that a store's key is made of, JSON-able.
+    """Return everything that a store's key is made of, JSON-able. Samples are no part of it: each has its own digest.
 
-    tower: `tower_digest`. processor: what the tower's processor describes. samples: content digests; neither their
-    order nor repeats matter. kernel: `kernel_facts`.
+    tower: `tower_digest`. name: the tower's class, for people. depth: the first blocks whose output it holds; None: the
+    tower's. layers: the last blocks whose outputs stand beside it. dtype: in which it is computed. kept: in which it is
+    kept. processor: what the tower's processor describes. kernel: `kernel_facts`.
     """
-    distinct = sorted(set(samples))
     return {
         "format": FORMAT,
         "tower": tower,
+        "name": name,
+        "modality": modality,
+        "depth": depth,
+        "layers": layers,
         "dtype": str(dtype),
+        "kept": str(kept),
         "processor": processor,
-        "samples": hashlib.sha256("".join(distinct).encode()).hexdigest(),
-        "count": len(distinct),
         "kernel": dict(kernel),
-        "shapes": {"images": IMAGES_A_CALL, "texts": TEXTS_A_CALL, "bucket": BUCKET_TOKENS},
+        "shapes": {"images": IMAGES_A_CALL, "tokens": TOKENS_A_CALL, "bucket": BUCKET_TOKENS},
     }
 
 

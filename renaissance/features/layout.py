@@ -1,15 +1,17 @@
-"""The file of a feature store: a safetensors file with fixed tensors, written as a stream, opened as a memory map.
+"""The file of a shard: a safetensors file with fixed tensors, written as a stream, opened as a memory map.
 
 | tensor | shape | what |
 |---|---|---|
+| `tokens` | [M, W] | the real tokens of all samples, one after the other |
+| `pooled` | [S, D] | the pooled vectors, where the tower has them |
 | `digests` | uint8 [S, 32] | the content digest of each sample |
 | `offsets` | int64 [S + 1] | sample i has the tokens from offsets[i] to offsets[i + 1] |
-| `pooled` | [S, D] | the pooled vectors, where the tower has them |
-| `tokens` | [M, D] | the real tokens of all samples, one after the other |
+| `checks` | int64 [S] | the xxh3 of each sample's tokens, with that of its pooled vector as the seed |
 
 The header is written last, into the room left for it: a file whose writer was killed has none, and does not open.
 
-Letters in shapes: S samples, M tokens of all samples, D width.
+Letters in shapes: S samples, M tokens of all samples, D width of the tower, W that of a row: the token after the last
+block, and beside it, where the fusion head reads them, the token after each of the last blocks: W = D (1 + layers).
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ import torch
 
 from renaissance.errors import FeatureStoreError
 
-FORMAT = "renaissance-features-1"
+FORMAT = "renaissance-features-2"
 DIGEST_BYTES = 32
 MOST_HEADER_BYTES = 1 << 20
-MOST_TOKENS = 10**15
+MOST = 10**15  # more samples, and more tokens, than a shard has
+INDEX = ("digests", "offsets", "checks")
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ITEM_BYTES: Mapping[str, int] = {"U8": 1, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
@@ -50,16 +53,18 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the file of a store holds, all but the numbers.
+    """What a shard holds, all but the numbers.
 
-    dtype: of tokens and pooled, in safetensors' spelling. about: what the key was made of, for people. sha256: of each
-    tensor's bytes.
+    width: of the tower. layers: blocks whose outputs stand beside each token. dtype: of tokens and pooled, in
+    safetensors' spelling. about: what the key was made of, for people. sha256: of the bytes of each tensor of the
+    index.
     """
 
     key: str
     samples: int
     tokens: int
     width: int
+    layers: int
     dtype: str
     pooled: bool
     about: Mapping[str, Any]
@@ -68,12 +73,16 @@ class Layout:
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the dtype and shape of each tensor, in the order of the file."""
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-            "digests": ("U8", (self.samples, DIGEST_BYTES)),
-            "offsets": ("I64", (self.samples + 1,)),
+            "tokens": (self.dtype, (self.tokens, self.width * (1 + self.layers)))
         }
         if self.pooled:
             shapes["pooled"] = (self.dtype, (self.samples, self.width))
-        return {**shapes, "tokens": (self.dtype, (self.tokens, self.width))}
+        return {
+            **shapes,
+            "digests": ("U8", (self.samples, DIGEST_BYTES)),
+            "offsets": ("I64", (self.samples + 1,)),
+            "checks": ("I64", (self.samples,)),
+        }
 
     def sections(self, data_start: int) -> dict[str, Section]:
         """Return where each tensor lies, for a file whose data begin at this byte."""
@@ -93,19 +102,21 @@ class Layout:
         metadata = {
             "format": FORMAT,
             "key": self.key,
+            "layers": str(self.layers),
             "about": json.dumps(self.about, sort_keys=True),
             "sha256": json.dumps(self.sha256, sort_keys=True),
         }
         metadata["header_sha256"] = _header_digest(tensors, metadata)
         return json.dumps({"__metadata__": metadata, **tensors}).encode()
 
-    def file_bytes(self) -> int:
-        """Return about how large the file becomes: the data, without the header."""
+    @property
+    def data_bytes(self) -> int:
+        """How large the data are, without the header."""
         return sum(section.size for section in self.sections(0).values())
 
 
 def read_layout(path: Path) -> tuple[Layout, dict[str, Section]]:
-    """Return what the file at `path` holds, and where.
+    """Return what the shard at `path` holds, and where.
 
     Raises:
         FeatureStoreError: it is missing, truncated, too long, damaged in its header, or something else.
@@ -119,20 +130,19 @@ def read_layout(path: Path) -> tuple[Layout, dict[str, Section]]:
         raise FeatureStoreError(f"{path} cannot be read ({error.strerror or error}). {_next_step(path)}") from None
     layout = _parse(path, header)
     sections = layout.sections(8 + length)
-    last = sections["tokens"]
+    last = sections[INDEX[-1]]
     if size != last.start + last.size:
-        fault = f"it has {size:,} bytes where its header promises {last.start + last.size:,}"
-        raise FeatureStoreError(f"{path} is damaged: {fault}. {_next_step(path)}")
+        raise damaged(path, f"it has {size:,} bytes where its header promises {last.start + last.size:,}")
     return layout, sections
 
 
 def damaged(path: Path, fault: str) -> FeatureStoreError:
-    """Return the error for a damaged store, with the next step."""
+    """Return the error for a damaged shard, with the next step."""
     return FeatureStoreError(f"{path} is damaged: {fault}. {_next_step(path)}")
 
 
 def _next_step(path: Path) -> str:
-    return f"Delete {path.name}: the next run builds it again."
+    return f"Delete {path.name}: the next run computes again what it held."
 
 
 def _parse(path: Path, header: bytes) -> Layout:
@@ -141,12 +151,14 @@ def _parse(path: Path, header: bytes) -> Layout:
         found = json.loads(header)
         metadata = found["__metadata__"]
         if metadata["format"] != FORMAT:
-            raise FeatureStoreError(f"{path} is not a feature store of this version. {_next_step(path)}")
+            raise FeatureStoreError(f"{path} is not of a feature store of this version. {_next_step(path)}")
+        layers = int(metadata["layers"])
         layout = Layout(
             key=metadata["key"],
             samples=found["digests"]["shape"][0],
             tokens=found["tokens"]["shape"][0],
-            width=found["tokens"]["shape"][1],
+            width=found["tokens"]["shape"][1] // (1 + layers),
+            layers=layers,
             dtype=found["tokens"]["dtype"],
             pooled="pooled" in found,
             about=json.loads(metadata["about"]),
@@ -154,7 +166,7 @@ def _parse(path: Path, header: bytes) -> Layout:
         )
         if layout.header() != header.rstrip(b" "):
             raise damaged(path, "its header contradicts itself")
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError):
         raise damaged(path, "it has no valid header, as after a build that was cut off") from None
     return layout
 

@@ -1,39 +1,40 @@
-"""The store of frozen features: what a whole frozen tower gives, computed once, in one memory-mapped file.
+"""A store of frozen features: a folder of shards, each written whole, whose samples are found by their content.
 
-Letters in shapes: B samples read, N longest of them in tokens, D width.
+```
+<key>/                   the key is that of the tower, its preprocessing and its kernels (`renaissance.features.keys`)
+  <name>.safetensors     a shard (`renaissance.features.layout`)
+```
+A sample that is not there is computed and added in a new shard; what a killed build had finished stays.
+
+Letters in shapes: B samples read, N longest of them in tokens, D width, W width of a row.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import os
 import shutil
-import time
-import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from renaissance.api import Backbone, Features, TextInput, VisionInput
-from renaissance.durable import sync_folder
+from renaissance.api import Features, TextInput, VisionInput
 from renaissance.errors import OutputError
-from renaissance.features.layout import DTYPES, Layout, Section, damaged, read_layout
-from renaissance.features.writer import StoreWriter
-from renaissance.toolkit.canonical import encode_canonical
-from renaissance.toolkit.devices import moved
+from renaissance.features.layout import DTYPES, damaged
+from renaissance.features.locks import building, use
+from renaissance.features.shard import NUMPY_DTYPES, Array, Shard, new_shard, shard_files
+from renaissance.features.writer import ShardWriter
 
-# numpy knows no bfloat16: its bits travel as integers
-NUMPY_DTYPES: Mapping[str, str] = {"U8": "|u1", "I64": "<i8", "F32": "<f4", "F16": "<f2", "BF16": "<i2"}
 SAMPLES_A_STEP = 64
-ABANDONED_AFTER_S = 3600
-HASH_BYTES = 1 << 24
+SHARD_BYTES = 128 * 2**20  # what a kill may cost
 
+Encode = Callable[[VisionInput | TextInput], Features]
 Load = Callable[[Sequence[int]], VisionInput | TextInput]
 Progress = Callable[[int, int], None]
 
@@ -41,188 +42,213 @@ Progress = Callable[[int, int], None]
 class FeatureStore:
     """Features of a frozen tower by content digest; open one with `FeatureStore.open`. Pickling it costs a path."""
 
-    def __init__(self, path: Path, layout: Layout, sections: Mapping[str, Section]) -> None:
-        self.path = path
-        self.layout = layout
-        self.sections = sections
-        self.offsets = np.array(self._map("offsets"))
+    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+        self.folder = folder
+        self.shards = tuple(shards)
+        sizes = [shard.layout.samples for shard in self.shards]
+        self._shard = np.repeat(np.arange(len(sizes)), sizes)
+        self._own = np.concatenate([np.arange(size) for size in (*sizes, 0)])
+        self._starts = np.concatenate([shard.offsets[:-1] for shard in self.shards] or [np.zeros(0, np.int64)])
+        self._stops = np.concatenate([shard.offsets[1:] for shard in self.shards] or [np.zeros(0, np.int64)])
+        self._checked = np.zeros(len(self), dtype=bool)
+        held = use(folder) if self.shards else None
+        if held is not None:
+            weakref.finalize(self, os.close, held)
 
     @classmethod
-    def open(cls, path: Path) -> FeatureStore:
-        """Open a store; its header, its size and its index are checked, its numbers by `verify`.
+    def open(cls, folder: Path) -> FeatureStore:
+        """Open a store, of which there may be nothing yet: headers, sizes and indices of its shards are checked.
+
+        Numbers are checked when they are first read, each sample's once in a process.
 
         Raises:
-            FeatureStoreError: it is missing, truncated or damaged.
+            FeatureStoreError: a shard is truncated or damaged, or of another store.
         """
-        store = cls(path, *read_layout(path))
-        for name in ("digests", "offsets"):
-            store._check(name)
-        rising = bool((np.diff(store.offsets) >= 0).all())
-        if store.offsets[0] != 0 or store.offsets[-1] != store.layout.tokens or not rising:
-            raise damaged(path, "its index contradicts its header")
-        return store
+        shards = [Shard.open(path, folder.name) for path in shard_files(folder)]
+        for shard in shards[1:]:
+            if _kind(shard) != _kind(shards[0]):
+                raise damaged(shard.path, "its numbers are of another kind than those of the other shards")
+        return cls(folder, shards)
 
     def __reduce__(self) -> tuple[Callable[[Path], FeatureStore], tuple[Path]]:
-        """Pickle the path alone, so that loader workers map the file themselves."""
-        return FeatureStore.open, (self.path,)
+        """Pickle the path alone, so that loader workers map the files themselves."""
+        return FeatureStore.open, (self.folder,)
 
     def __len__(self) -> int:
-        return self.layout.samples
+        return len(self._shard)
 
     @property
     def key(self) -> str:
         """The content key."""
-        return self.layout.key
+        return self.folder.name
+
+    @property
+    def data_bytes(self) -> int:
+        """The bytes of all its features."""
+        return sum(shard.layout.data_bytes for shard in self.shards)
 
     @cached_property
     def rows(self) -> Mapping[str, int]:
         """The row of each sample by its content digest (hexadecimal)."""
-        return {row.tobytes().hex(): index for index, row in enumerate(self._map("digests"))}
+        digests = (row.tobytes().hex() for shard in self.shards for row in shard.digests)
+        return {digest: index for index, digest in enumerate(digests)}
 
     def read(self, rows: Sequence[int]) -> Features:
-        """Return a copy of these rows: tokens [B, N, D], zero where padded, mask [B, N], pooled [B, D] or None."""
-        starts, stops = self.offsets[list(rows)], self.offsets[[row + 1 for row in rows]]
-        longest = int((stops - starts).max())
-        mapped = self._tokens
-        tokens = np.zeros((len(rows), longest, self.layout.width), mapped.dtype)
-        for target, start, stop in zip(tokens, starts, stops, strict=True):
-            target[: stop - start] = mapped[start:stop]
-        mask = np.arange(longest) < (stops - starts)[:, None]
-        pooled = self._tensor(self._pooled[list(rows)]) if self.layout.pooled else None
-        return Features(self._tensor(tokens), torch.from_numpy(mask), pooled)
-
-    def verify(self) -> None:
-        """Read the whole file and compare it with its checksums.
+        """Return a copy of these rows: tokens [B, N, D], zero where padded, mask [B, N], pooled [B, D] or None.
 
         Raises:
             FeatureStoreError: a number is not what was written.
         """
-        for name in self.sections:
-            self._check(name)
+        chosen = np.asarray(rows)
+        self._check(chosen)
+        places = list(zip(self._shard[chosen].tolist(), self._own[chosen].tolist(), strict=True))
+        starts, stops = self._starts[chosen], self._stops[chosen]
+        lengths = stops - starts
+        first = self.shards[0].layout
+        longest = int(lengths.max())
+        make = np.empty if int(lengths.min()) == longest else np.zeros  # nothing is padded, or some of it is
+        tokens = make((len(chosen), longest, first.width * (1 + first.layers)), NUMPY_DTYPES[first.dtype])
+        spans = zip(places, starts.tolist(), stops.tolist(), strict=True)
+        for target, ((shard, _), start, stop) in zip(tokens, spans, strict=True):
+            target[: stop - start] = self.shards[shard].tokens[start:stop]
+        pooled = None
+        if first.pooled:
+            pooled = self._tensor(np.stack([self.shards[shard].pooled[row] for shard, row in places]))
+        parts = self._tensor(tokens).chunk(1 + first.layers, -1)
+        mask = torch.from_numpy(np.arange(longest) < lengths[:, None])
+        return Features(parts[0], mask, pooled, tuple(parts[1:]))
 
-    @cached_property
-    def _tokens(self) -> np.ndarray[Any, Any]:
-        return self._map("tokens")
+    def verify(self, progress: Progress = lambda done, total: None) -> None:
+        """Read every shard and compare it with its checksums.
 
-    @cached_property
-    def _pooled(self) -> np.ndarray[Any, Any]:
-        return self._map("pooled")
+        Raises:
+            FeatureStoreError: a number is not what was written.
+        """
+        for number, shard in enumerate(self.shards, start=1):
+            shard.verify()
+            progress(number, len(self.shards))
 
-    def _map(self, name: str) -> np.ndarray[Any, Any]:
-        section = self.sections[name]
-        if section.size == 0:
-            return np.zeros(section.shape, NUMPY_DTYPES[section.dtype])
-        return np.memmap(self.path, NUMPY_DTYPES[section.dtype], "r", section.start, section.shape)
+    def _check(self, rows: Array) -> None:
+        for row in rows[~self._checked[rows]].tolist():
+            self.shards[self._shard[row]].check(int(self._own[row]))
+            self._checked[row] = True
 
-    def _tensor(self, values: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(values).view(DTYPES[self.layout.dtype])
+    def _tensor(self, values: Array) -> Tensor:
+        return torch.from_numpy(values).view(DTYPES[self.shards[0].layout.dtype])
 
-    def _check(self, name: str) -> None:
-        section = self.sections[name]
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            file.seek(section.start)
-            for start in range(0, section.size, HASH_BYTES):
-                digest.update(file.read(min(HASH_BYTES, section.size - start)))
-        if digest.hexdigest() != self.layout.sha256.get(name):
-            raise damaged(self.path, f"the checksum of its {name} is wrong")
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a build would add to a store: samples that are not there, of how many, and about how many bytes."""
+
+    samples: int
+    missing: int
+    data_bytes: int
+    free_bytes: int
+
+
+def forecast(
+    folder: Path, encode: Encode, samples: Sequence[str], load: Load, *, dtype: torch.dtype | None = None
+) -> Forecast:
+    """Return what `build_or_open` would add; the tower runs on a few samples only, and nothing is written.
+
+    Raises:
+        FeatureStoreError: the store is damaged.
+    """
+    missing = _missing(FeatureStore.open(folder), samples)
+    needed = 0
+    if missing:
+        chosen = missing[:: max(1, len(missing) // SAMPLES_A_STEP)][:SAMPLES_A_STEP]
+        needed = _needed(encode(load(chosen)), len(missing), dtype)
+    return Forecast(len(set(samples)), len(missing), needed, shutil.disk_usage(_existing(folder)).free)
 
 
 def build_or_open(
     folder: Path,
-    tower: Backbone,
+    encode: Encode,
     samples: Sequence[str],
     load: Load,
     *,
-    key: str,
     about: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
     progress: Progress = lambda done, total: None,
     samples_a_step: int = SAMPLES_A_STEP,
+    shard_bytes: int = SHARD_BYTES,
 ) -> FeatureStore:
-    """Open the store of this key and verify its numbers, or run the frozen tower over the samples and write it.
+    """Open the store in a folder named after its key; samples that it lacks are computed and added first.
 
-    samples: content digests; equal ones are computed once. load: gives the tower's input for some positions in
-    `samples`. about: what the key was made of, kept in the file. progress: told how many of all samples are done.
+    encode: runs what is frozen. samples: content digests; equal ones are computed once. load: gives the inputs of some
+    positions in `samples`. about: what the key was made of, kept in each shard. dtype: in which features are kept;
+    None: that in which they are computed.
 
-    A build writes under a temporary name and renames at the end: one that is cut off leaves nothing that opens, and of
-    two at the same time both end with a whole file.
+    One process builds at a time, and others wait. One that is cut off leaves the shards that it finished.
 
     Raises:
-        FeatureStoreError: the store is there but damaged, or cannot hold what this tower gives.
+        FeatureStoreError: the store is damaged, or cannot hold what this tower gives.
         OutputError: the folder cannot be written, or the disk is too small.
     """
-    path = folder / f"{key}.safetensors"
-    was_there = path.exists()
-    if not was_there:
-        first = {digest: index for index, digest in reversed(list(enumerate(samples)))}
-        distinct = sorted(first.values())
-        with _new_file(path) as file:
-            writer = StoreWriter(file, key, [samples[index] for index in distinct], about)
-            _write(writer, tower, distinct, load, progress, samples_a_step, folder)
-    store = FeatureStore.open(path)
-    if store.key != key:
-        raise damaged(path, "it was renamed: its key is another")
-    if was_there:
-        store.verify()
-    return store
+    store = FeatureStore.open(folder)
+    if not _missing(store, samples):
+        return store
+    with building(folder):
+        missing = _missing(FeatureStore.open(folder), samples)  # another process may have built meanwhile
+        parts = _encoded(encode, samples, missing, load, progress, samples_a_step)
+        for digests, features in parts:
+            if digests[0] == samples[missing[0]]:
+                _check_space(folder, _needed(features, len(missing), dtype), len(missing))
+            with new_shard(folder) as file:
+                writer = ShardWriter(file, folder.name, about, dtype)
+                writer.add(digests, features)
+                while writer.data_bytes < shard_bytes and (more := next(parts, None)) is not None:
+                    writer.add(*more)
+                writer.finish()
+    return FeatureStore.open(folder)
 
 
-def _write(
-    writer: StoreWriter,
-    tower: Backbone,
-    positions: Sequence[int],
+def _encoded(
+    encode: Encode,
+    samples: Sequence[str],
+    missing: Sequence[int],
     load: Load,
     progress: Progress,
     samples_a_step: int,
-    folder: Path,
-) -> None:
-    module = cast(nn.Module, tower)
-    assert not any(part.training for part in module.modules()), "a frozen tower is in eval mode"
-    device = next(module.parameters()).device
-    for start in range(0, len(positions), samples_a_step):
-        chosen = positions[start : start + samples_a_step]
-        features = encode_canonical(tower, moved(load(chosen), device))
-        if start == 0:
-            _check_space(folder, writer.plan(features, len(positions)))
-        writer.add(features)
-        progress(start + len(chosen), len(positions))
-    writer.finish()
+) -> Iterator[tuple[list[str], Features]]:
+    """Yield the digests and the features of some samples at a time."""
+    for start in range(0, len(missing), samples_a_step):
+        chosen = missing[start : start + samples_a_step]
+        yield [samples[index] for index in chosen], encode(load(chosen))
+        progress(start + len(chosen), len(missing))
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that becomes `path` if all goes well, and is deleted if not."""
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        try:
-            with partial.open("xb") as file:
-                yield file
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(
-                f"The disk of {path.parent} is full. Free some space, or choose another folder."
-            ) from None
-        reason = error.strerror or error
-        raise OutputError(f"{path.parent} cannot be written ({reason}). Choose a folder that can.") from None
+def _missing(store: FeatureStore, samples: Sequence[str]) -> list[int]:
+    """Return the first position of each sample that is not stored."""
+    first = {digest: index for index, digest in reversed(list(enumerate(samples)))}
+    return sorted(index for digest, index in first.items() if digest not in store.rows)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Delete what killed builds of the same store left; a live one writes every few seconds."""
-    for partial in path.parent.glob(f".{path.stem}.*.partial"):
-        if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:
-            partial.unlink(missing_ok=True)
+def _kind(shard: Shard) -> tuple[object, ...]:
+    layout = shard.layout
+    return layout.width, layout.layers, layout.dtype, layout.pooled
 
 
-def _check_space(folder: Path, layout: Layout) -> None:
-    needed, free = layout.file_bytes(), shutil.disk_usage(folder).free
+def _needed(features: Features, samples: int, dtype: torch.dtype | None) -> int:
+    """Return about how many bytes so many samples take, of which these are some."""
+    size = (dtype or features.tokens.dtype).itemsize
+    row = features.tokens.shape[2] * (1 + len(features.layers))
+    pooled = 0 if features.pooled is None else features.pooled.numel()
+    values = int(features.mask.sum()) * row + pooled
+    return -(-values * size * samples // len(features.tokens)) + 48 * samples  # and the index
+
+
+def _check_space(folder: Path, needed: int, samples: int) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            f"The features of {layout.samples:,} samples need about {needed / 1e9:.1f} GB, and {folder} has "
-            f"{free / 1e9:.1f} GB free. Free some space, choose another folder, or train without the store."
+            f"The features of {samples:,} samples need about {needed / 1e9:.1f} GB, and {folder} has "
+            f"{free / 1e9:.1f} GB free. Free some space, choose another store.folder, keep fewer bits (store.dtype), "
+            "or train without the store."
         )
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())

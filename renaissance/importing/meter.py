@@ -14,7 +14,7 @@ import torch
 from renaissance.assemble import Assembly, assemble
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import MeterOptions
-from renaissance.importing.towers import fill_tower
+from renaissance.importing.towers import default_heads, fill_tower
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
 
@@ -25,7 +25,6 @@ UNUSED_VISION = ("token_embedding.weight", "positional_embedding", "ln_final.wei
 UNUSED_VISUAL = ("proj",)
 # rows of the position table before the first token's: RoBERTa counts from its padding id on
 FIRST_POSITION = {"roberta-base": 2, "bert-base": 0}
-HEAD_WIDTH = 64
 TYPES = {"text": 0, "vision": 1}  # rows of the token types
 STREAMS = {"text": "text", "vision": "image"}  # ours -> theirs
 SUBLAYERS = {"self": "attention", "cross": "crossattention"}  # ours -> theirs
@@ -103,7 +102,7 @@ def _vision(checkpoint: Checkpoint, options: MeterOptions, visual: str) -> dict[
     overrides = {
         "width": width,
         "layers": _count(checkpoint, f"{visual}transformer.resblocks.", ".ln_1.weight"),
-        "heads": options.vision_heads or _heads(width),
+        "heads": options.vision_heads or default_heads(width),
         "patch_size": patch_size,
         "mlp_ratio": hidden / width,
     }
@@ -115,7 +114,7 @@ def _text(checkpoint: Checkpoint, options: MeterOptions) -> dict[str, Any]:
     sizes = {
         "layers": _count(checkpoint, f"{TEXT}encoder.layer.", ".intermediate.dense.weight"),
         "width": width,
-        "heads": options.text_heads or _heads(width),
+        "heads": options.text_heads or default_heads(width),
         "mlp_width": checkpoint.shape(f"{TEXT}encoder.layer.0.intermediate.dense.weight", 2)[0],
         "max_tokens": positions - FIRST_POSITION[options.text],
     }
@@ -127,7 +126,7 @@ def _fusion(checkpoint: Checkpoint, options: MeterOptions) -> dict[str, Any]:
     return {
         "layers": _layers(checkpoint),
         "width": width,
-        "heads": options.fusion_heads or _heads(width),
+        "heads": options.fusion_heads or default_heads(width),
         "mlp_ratio": hidden / width,
     }
 
@@ -142,10 +141,6 @@ def _count(checkpoint: Checkpoint, prefix: str, suffix: str) -> int:
 
 def _layers(checkpoint: Checkpoint) -> int:
     return _count(checkpoint, "cross_modal_text_layers.", ".intermediate.dense.weight")
-
-
-def _heads(width: int) -> int:
-    return max(1, width // HEAD_WIDTH)
 
 
 def _fill_projections(checkpoint: Checkpoint, target: Target) -> None:

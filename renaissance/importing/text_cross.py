@@ -18,14 +18,13 @@ from renaissance.errors import ModelFileError, SpecError
 from renaissance.importing.beside import own_tokenizer
 from renaissance.importing.checkpoint import Checkpoint, Target
 from renaissance.importing.importers import FusedTextOptions
+from renaissance.importing.towers import default_heads
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import TOKENIZER_FILE
 
 LEAVES = ("weight", "bias")
-# channels of a head in all published models
-HEAD_WIDTH = 64
 # theirs -> ours, in cross attention
 CROSS = {
     "self.query": "attention.query",
@@ -111,11 +110,6 @@ def text_options(checkpoint: Checkpoint, text: Text, heads: int | None, tokenize
         "pooling": "first",
         "dropout": text.dropout,
     }
-
-
-def default_heads(width: int) -> int:
-    """Return the heads of the published models of a width."""
-    return max(1, width // HEAD_WIDTH)
 
 
 def chosen_tokenizer(checkpoint: Checkpoint, options: FusedTextOptions) -> str:

@@ -19,6 +19,8 @@ from renaissance.errors import ModelFileError
 from renaissance.importing.checkpoint import Checkpoint, Target
 
 CONFIG = "config.json"
+# channels of a head in all published models that do not say it
+HEAD_WIDTH = 64
 # fields that our towers set themselves
 ENDS = ("vision_use_head", "use_mask_token")
 # fields that a tokenizer would set, where nothing else does
@@ -80,6 +82,11 @@ def _take_position_ids(checkpoint: Checkpoint, theirs: str) -> None:
         return
     rows = next(len(checkpoint.taken[theirs + name]) for name in POSITION_TABLES if theirs + name in checkpoint.taken)
     checkpoint.take_equal(theirs + POSITION_IDS, torch.arange(rows).unsqueeze(0))
+
+
+def default_heads(width: int) -> int:
+    """Return the heads of the published models of a width, for checkpoints that do not say them."""
+    return max(1, width // HEAD_WIDTH)
 
 
 def fill_number(checkpoint: Checkpoint, target: Target, theirs: str, ours: str) -> None:

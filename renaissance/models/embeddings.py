@@ -17,6 +17,7 @@ from torch.nn import functional
 from renaissance.api import Features, Positions, SavedBackbone, TextInput, VisionInput
 from renaissance.errors import SpecError
 from renaissance.toolkit.attention import initialise
+from renaissance.toolkit.dropout import Dropout
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
 
@@ -101,7 +102,7 @@ class NewWords(nn.Module):
         self.words = nn.Embedding(processor.facts.vocabulary, width)
         self.table = nn.Embedding(processor.facts.max_tokens, width)
         self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = Dropout(0.1)
         initialise(self)
 
     def embedded(self, inputs: TextInput) -> Features:

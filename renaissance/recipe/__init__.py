@@ -11,10 +11,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from renaissance.errors import SpecError
 from renaissance.plain_yaml import parse_yaml
 from renaissance.recipe.data import Data, ImagesData, MixtureData, PreparedData, StreamData, WorldData
+from renaissance.recipe.distributed import Distributed
 from renaissance.recipe.evaluation import Evaluation
+from renaissance.recipe.freezing import Freezing
 from renaissance.recipe.start import SavedStart
-from renaissance.recipe.training import Augmentation, BatchSize, Budget, Optimiser, Schedule, TaskUse
-from renaissance.recipe.values import Count, Name, OnBadSample
+from renaissance.recipe.store import Store
+from renaissance.recipe.training import Augmentation, BatchSize, Budget, Ema, Optimiser, Schedule, TaskUse
+from renaissance.recipe.values import SKIP_BUDGET, Count, Name, OnBadSample, Share
 from renaissance.shorthand import parse_spec
 from renaissance.spec import OneTowerSpec, Strict, TwoTowerSpec, did_you_mean, explain, shown, validate_spec
 
@@ -33,18 +36,30 @@ class Recipe(Strict):
     data: Data = WorldData()
     augmentation: Augmentation = Augmentation()
     on_bad_sample: OnBadSample = Field("error", description="Skipped samples are counted, and printed.")
+    skip_budget: Share = Field(SKIP_BUDGET, description="Largest share of the samples of a split that may be skipped.")
     batch: BatchSize = BatchSize()
+    distributed: Distributed = Distributed()
     optimiser: Optimiser = Optimiser()
     budget: Budget = Budget(epochs=1)
     schedule: Schedule = Schedule()
+    freezing: Freezing = Field(Freezing(), description="What is thawed and frozen in the training, beside the spec.")
     evaluation: Evaluation = Evaluation()
-    store: bool = Field(False, description="Run frozen towers once over the data, and train from their stored outputs.")
+    store: Store | None = Field(
+        None,
+        description="Run what is frozen once over the data, and train from its stored outputs; true: as by default.",
+        json_schema_extra=lambda schema: schema["anyOf"].insert(0, {"type": "boolean"}),  # type: ignore[union-attr]  # a union's schema
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = Field(
         False, description="Run blocks again in the backward pass in place of keeping what is inside: less memory."
     )
     checkpoint_every: Count = Field(500, description="Updates between checkpoints; there is one at the end too.")
-    keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="Newest checkpoints that are kept.")
+    keep_best: Annotated[str, Field(pattern="^validation/[^/]+/.+$")] | None = Field(
+        None, description="Keep the checkpoint with the highest of this score too: 'validation/task/metric'."
+    )
+    save_best: bool = Field(False, description="Save and measure the best checkpoint, and not the last weights.")
+    ema: Ema | None = Field(None, description="Average the weights over updates; null: no average.")
     workers: Annotated[int, Field(ge=0, le=128)] = Field(0, description="Loader processes; they change no result.")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), strict=False)
     seed: int = Field(0, ge=0, le=2**31)
@@ -60,6 +75,11 @@ class Recipe(Strict):
             raise ValueError("give a line of shorthand, a spec, or {'model': folder or 'org/name'}")
         return value
 
+    @field_validator("store", mode="before")
+    @classmethod
+    def _switched(cls, value: object) -> object:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _physics(self) -> Self:
         if sum(task.weight for task in self.tasks.values()) <= 0:
@@ -67,18 +87,42 @@ class Recipe(Strict):
         if self.budget.steps is not None and self.schedule.warmup(self.budget.steps) >= self.budget.steps:
             warmup = self.schedule.warmup(self.budget.steps)
             raise ValueError(f"the warm-up of {warmup} steps is not shorter than the training of {self.budget.steps}")
+        if self.budget.samples is not None and self.budget.samples < self.batch.size:
+            raise ValueError(
+                f"budget.samples is {self.budget.samples}, which is no batch of {self.batch.size}; give more samples, "
+                "or a smaller batch.size"
+            )
+        if not self.budget.counted and self.schedule.warmup_steps is not None:
+            raise ValueError(
+                "schedule.warmup_steps counts updates, and a budget of FLOPs or seconds holds as many as it does: set "
+                "schedule.warmup_share"
+            )
         if isinstance(self.data, WorldData) and self.batch.size > self.data.train:
             raise ValueError(f"a batch of {self.batch.size} cannot be formed of {self.data.train} training scenes")
         if self.store and isinstance(self.data, StreamData | MixtureData):
             raise ValueError(
                 f"a store is made of samples that are all known, and not of a {self.data.kind}: leave it out"
             )
+        if self.store and self.on_bad_sample == "skip":
+            raise ValueError(
+                "a store is built before the training, which would then form other batches than one that meets a bad "
+                "sample in them: mend or leave out the bad rows and set on_bad_sample to 'error', or leave 'store' out"
+            )
         if self.evaluation.blind and isinstance(self.data, StreamData | MixtureData):
             raise ValueError(
                 f"evaluation.blind needs samples that are all known, and not a {self.data.kind}: leave it out"
             )
-        if self.store and self.augmentation.any:
-            raise ValueError("a store holds one view of each image: turn 'augmentation' off, or 'store'")
+        if self.keep_best is not None and self.evaluation.every is None:
+            raise ValueError("keep_best compares evaluations in training: set evaluation.every, or leave keep_best out")
+        if self.save_best and self.keep_best is None:
+            raise ValueError("save_best needs the score that counts: set keep_best, or leave save_best out")
+        if self.store and self.augmentation.any and self.augmentation.views is None:
+            raise ValueError(
+                "a store holds so many views of each image as augmentation.views says: set it, or turn 'augmentation' "
+                "or 'store' off"
+            )
+        if self.store and self.augmentation.any and self.evaluation.blind:
+            raise ValueError("evaluation.blind pairs views and images that no store holds: turn 'augmentation' off")
         return self
 
     def dump(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renaissance.toolkit.dropout import Dropout
+
 EPS = 1e-12
 # Where LayerNorm stands: after each sub-layer and its residual (BERT), or before it (ViT).
 Norm = Literal["pre", "post"]
@@ -47,7 +49,7 @@ class PostNorm(nn.Module):
 
     def __init__(self, width: int, dropout: float, *, eps: float = EPS) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, update: Tensor, residual: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class Residual(nn.Module):
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, update: Tensor, residual: Tensor) -> Tensor:
         """Return dropout(update) + residual."""

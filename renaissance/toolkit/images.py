@@ -1,7 +1,7 @@
 """Preprocessing of images, one rule for every vision backbone: PIL pictures to uint8 pixels to normalised floats.
 
 Bilinear and bicubic resizing are PyTorch's antialiased ones on bytes: a third of the time of Pillow's, and within a
-level or two of its values. A centre crop that keeps a part resizes that part alone, see `_window`.
+level or two of its values. A centre crop that keeps a part resizes little more than that part, see `_window`.
 
 Letters in shapes: V images, H and W height and width in pixels.
 """
@@ -12,8 +12,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 FILE_NAME = "preprocessor.json"
 RESAMPLING: Mapping[str, Image.Resampling] = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 ON_BYTES = ("bilinear", "bicubic")  # what PyTorch resizes on bytes with antialiasing
-SEARCHED = 24  # pixels of the resized picture, at least, among which the edge of a window is chosen
+SEARCHED = 24  # pixels of the resized picture, at least, among which the first one of a window is chosen
+SHIFT = 1 / 32  # of a resized pixel: a window that begins so near to a pixel of the picture is looked for no further
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,12 @@ class ImageProcessor:
         height, width = self.image_size
         resized_height, resized_width = self._resized_size(*pixels.shape[1:])
         top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
-        window = _window if self.interpolation in ON_BYTES else _whole
-        rows = window(pixels.shape[1], resized_height, top, height)
-        columns = window(pixels.shape[2], resized_width, left, width)
-        part = pixels[:, rows.source, columns.source]
-        resized_part = _resized(part, (rows.size, columns.size), self.interpolation)
-        return resized_part[:, rows.kept, columns.kept]
+        if self.interpolation not in ON_BYTES:
+            whole = _resized(pixels, (resized_height, resized_width), self.interpolation)
+            return whole[:, top : top + height, left : left + width]
+        rows = _window(pixels.shape[1], resized_height, top, height)
+        columns = _window(pixels.shape[2], resized_width, left, width)
+        return _resized_part(pixels, rows, columns, self.interpolation)
 
     def fit_part(self, pixels: Tensor, *, top: int, left: int, height: int, width: int) -> Tensor:
         """Return uint8 pixels [3, H, W] of a rectangle of uint8 pixels [3, h, w], resized to `image_size`."""
@@ -182,40 +184,48 @@ def _resized(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation
     return to_pixels(picture.resize(size[::-1], RESAMPLING[interpolation]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Along one side: the part `source` of a picture, resized to `size` pixels of which `kept` are wanted."""
+class _Window(NamedTuple):
+    """Along one side: the part `source` of a picture, resized by `factor` into pixels of which `kept` are wanted."""
 
     source: slice
-    size: int
+    factor: float
     kept: slice
 
 
-def _whole(length: int, resized: int, start: int, kept: int) -> _Window:
-    """Return the whole of a side, of whose `resized` pixels `kept` are wanted from `start`."""
-    return _Window(slice(0, length), resized, slice(start, start + kept))
+def _resized_part(pixels: Tensor, rows: _Window, columns: _Window, interpolation: Interpolation) -> Tensor:
+    """Return uint8 pixels [3, H, W], those that two windows keep of uint8 pixels [3, h, w]."""
+    part = pixels[None, :, rows.source, columns.source]
+    if rows.factor != 1 or columns.factor != 1:
+        part = interpolate(part, scale_factor=(rows.factor, columns.factor), mode=interpolation, antialias=True)
+    return part[0, :, rows.kept, columns.kept]
 
 
+@lru_cache(4096)  # photographs come in few sizes
 def _window(length: int, resized: int, start: int, kept: int) -> _Window:
     """Return the part of a side that is enough for `kept` pixels from `start` of it, resized from `length`.
 
-    Its edges are those of the picture, or lie a few pixels out of what is kept, where a pixel of the resized side
-    begins nearly on a pixel of the picture: resizing the part is then resizing the whole, but for a shift that is a
-    small fraction of a pixel.
+    It begins with the picture, or a little before what is kept, where a pixel of the resized side begins nearly on a
+    pixel of the picture: resizing the part is then resizing the whole, but for a shift by a small fraction of a pixel.
     """
     scale = length / resized
     beside = math.ceil(2 / min(scale, 1.0)) + 1  # an antialiased bicubic pixel sees two pixels each way
-    searched = max(SEARCHED, math.ceil(1 / scale))
-    before, after = start - beside, start + kept + beside
-    first = 0 if before < searched else _edge(range(before, before - searched, -1), scale)
-    last = resized if after > resized - searched else _edge(range(after, after + searched), scale)
-    source = slice(round(first * scale), round(last * scale))
-    return _Window(source, last - first, slice(start - first, start - first + kept))
+    first = _first(start - beside, scale)
+    begin, end = round(first * scale), min(length, math.ceil((start + kept + beside) * scale))
+    factor = resized / length * (1 + 1e-9)  # PyTorch rounds sizes down: no rounding error may take a pixel
+    if math.floor((end - begin) * factor) == end - begin:
+        # PyTorch leaves a side alone that keeps its size; so it does with the whole one, if that does
+        begin, end, first = 0, length, 0
+    return _Window(slice(begin, end), 1.0 if length == resized else factor, slice(start - first, start - first + kept))
 
 
-def _edge(places: range, scale: float) -> int:
-    """Return the place, in pixels of the resized side, that is nearest to a whole pixel of the picture."""
-    return min(places, key=lambda place: abs(place * scale - round(place * scale)))
+def _first(last: int, scale: float) -> int:
+    """Return the pixel of the resized side, at most `last`, at which to begin: one nearly on a pixel of the picture."""
+    if last <= 0:
+        return 0
+    places = range(last, max(-1, last - max(SEARCHED, math.ceil(1 / scale))), -1)
+    shifts = [abs(place * scale - round(place * scale)) for place in places]
+    near = (place for place, shift in zip(places, shifts, strict=True) if shift <= SHIFT * scale)
+    return next(near, places[shifts.index(min(shifts))])
 
 
 def _fault(processor: ImageProcessor) -> str | None:

@@ -20,6 +20,30 @@ def positives(caption_keys: Tensor, text_keys: Tensor) -> Tensor:
     return (caption_keys.unsqueeze(1) == text_keys[None, :, None]).any(-1)
 
 
+def belonging(caption_keys: Tensor, image_keys: Tensor, text_keys: Tensor) -> Tensor:
+    """Return bool [V, T]: text t is a caption of the image of row v, as any row of the same image tells it.
+
+    caption_keys int64 [V, C] as for `positives`; rows with the same key int64 [V] are of the same image. Rows that
+    other processes read, and past ones, may tell captions of an image that its own row does not.
+    """
+    told = positives(caption_keys, text_keys)
+    first = (image_keys.unsqueeze(1) == image_keys.unsqueeze(0)).int().argmax(1)  # [V]
+    counted = torch.zeros_like(told, dtype=torch.int64).index_add_(0, first, told.long())
+    return counted[first] > 0
+
+
+def told_together(caption_keys: Tensor, image_keys: Tensor) -> Tensor:
+    """Return the keys int64 [V, .] of the captions that all rows of the same image tell, 0 where there are fewer.
+
+    caption_keys int64 [V, C] as for `positives`; rows with the same key int64 [V] are of the same image.
+    """
+    same = image_keys.unsqueeze(1) == image_keys.unsqueeze(0)
+    first, place = same.int().argmax(1), same.tril(-1).sum(1)  # [V]: the first row of the image, and which this one is
+    told = caption_keys.new_zeros(len(image_keys), int(place.max()) + 1, caption_keys.shape[1])
+    told[first, place] = caption_keys
+    return told[first].flatten(1)
+
+
 def other_images(belongs: Tensor, keys: Tensor) -> Tensor:
     """Draw for each text an image that does not belong to it, all being equally likely.
 
@@ -63,7 +87,7 @@ def hardest(scores: Tensor, allowed: Tensor) -> Tensor:
 
 
 def first_of_equal(keys: Tensor) -> Tensor:
-    """Return bool [T]: no earlier text has the same key int64 [T]."""
+    """Return bool [B]: no earlier row has the same key int64 [B]."""
     same = keys.unsqueeze(0) == keys.unsqueeze(1)
     return ~same.tril(-1).any(1)
 

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
 import torch
+from torch.autograd.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
 Inputs = TypeVarTuple("Inputs")
 Result = TypeVar("Result")
+# how a profile, and the ledger, call what runs again in the backward pass
+RECOMPUTED = "run again in backward"
 
 
 def run(layer: Callable[[*Inputs], Result], recompute: bool, *inputs: *Inputs) -> Result:
@@ -18,5 +21,6 @@ def run(layer: Callable[[*Inputs], Result], recompute: bool, *inputs: *Inputs) -
     Gradients are the same, dropout included: its random numbers are drawn again from the same state.
     """
     if recompute and torch.is_grad_enabled():
-        return checkpoint(layer, *inputs, use_reentrant=False)
+        with record_function(RECOMPUTED):
+            return checkpoint(layer, *inputs, use_reentrant=False)
     return layer(*inputs)

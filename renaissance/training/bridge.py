@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from renaissance.api import Features, Prefix
 from renaissance.assemble import Assembly
 from renaissance.data.captions import caption_key
 from renaissance.data.collate import caption_keys, chosen_caption
 from renaissance.data.records import DataSet, Record
 from renaissance.data.sampling import BatchPlan
 from renaissance.errors import SpecError
-from renaissance.evaluation.evaluate import SplitScores
+from renaissance.evaluation.splits import SplitScores, by_image
 from renaissance.features.frozen import Stores
 from renaissance.models.two_tower import holds_still
 from renaissance.progress import Progress
@@ -79,8 +80,8 @@ class _Table:
         captions = sorted({caption for record in records for caption in record.captions})
         self._image_rows = {record.image.name: row for row, record in enumerate(records)}
         self._caption_rows = {caption: row for row, caption in enumerate(captions)}
-        self._images = torch.cat([one_vector(stores.vision(part)) for part in _parts(records)])
-        self._captions = torch.cat([one_vector(stores.text(part)) for part in _parts(captions)])
+        self._images = torch.cat([_vector(stores.vision(part)) for part in _parts(records)])
+        self._captions = torch.cat([_vector(stores.text(part)) for part in _parts(captions)])
 
     def images(self, records: Sequence[Record]) -> Tensor:
         """Return the vectors of the records' images [V, D]."""
@@ -89,6 +90,11 @@ class _Table:
     def captions(self, captions: Sequence[str]) -> Tensor:
         """Return the vectors of captions [T, D]."""
         return self._captions[[self._caption_rows[caption] for caption in captions]]
+
+
+def _vector(stored: Features | Prefix) -> Tensor:
+    assert isinstance(stored, Features), "`check_bridge` asks for whole towers"
+    return one_vector(stored).float()
 
 
 def _parts(items: Sequence[Item]) -> list[Sequence[Item]]:
@@ -126,9 +132,11 @@ def _loss(bridge: LinearBridge, records: Sequence[Record], captions: Sequence[st
 
 
 def _measured(split: str, records: Sequence[Record], bridge: LinearBridge, table: _Table) -> SplitScores:
+    captions = sum(len(record.captions) for record in records)
+    records = by_image(records)
     texts = list({caption_key(caption): caption for record in records for caption in record.captions}.values())
     with torch.inference_mode():
         similarity = finite(bridge(table.images(records), table.captions(texts)), what="the linear bridge")
     belongs = positives(caption_keys(records), torch.tensor([caption_key(text) for text in texts]))
     scores = {"retrieval": tuple(recalls(similarity, similarity.T, belongs))}
-    return SplitScores(split, len(records), sum(len(record.captions) for record in records), len(texts), scores)
+    return SplitScores(split, len(records), captions, len(texts), scores)

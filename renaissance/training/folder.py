@@ -3,8 +3,10 @@
 recipe.yaml        the resolved recipe          environment.json   versions, machine, threads
 metrics.jsonl      one line every few updates   checkpoints/       step-N folders
 scores.json        what was measured            model/             the saved model
+ledger.json        what the training took: FLOPs, samples, seconds, memory
 surgery.json       of a start from a saved model: tensors copied, new, dropped
-run.json           format and state ("running", "done")
+run.json           format, id and state ("running", "done")
+.lock              held by the process that writes the run (`training.lock`)
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from typing import Any
 
 import yaml
 
-from renaissance.durable import write_atomically
+from renaissance.durable import sync_folder, write_atomically
 from renaissance.errors import CheckpointError, OutputError
 from renaissance.recipe import Recipe, load_recipe
 from renaissance.spec import shown
 
 STATE = "run.json"
+# what to do with bad samples may be decided when they have stopped the run; the others change no weight
+MAY_CHANGE = ("on_bad_sample", "skip_budget", "workers", "checkpoint_every", "keep_checkpoints", "trackers")
 _PACKAGES = (
     "renaissance-vl", "torch", "torchvision", "transformers", "tokenizers", "timm", "open-clip-torch", "accelerate",
     "safetensors", "numpy", "pillow", "datasets", "huggingface-hub", "pydantic",
@@ -69,7 +73,10 @@ def create_folder(recipe: Recipe, folder: Path) -> None:
         write_atomically(staging / "environment.json", json.dumps(environment(), indent=1) + "\n")
         set_state(staging, "running")
         staging.rename(folder)
+        sync_folder(folder.parent)
     except OSError as error:
+        if is_run(folder):  # made by another process in the meantime
+            raise OutputError(f"'{shown(folder)}' is a run already; choose another --out.") from None
         raise OutputError(f"'{shown(folder)}' cannot be made: {error.strerror}; choose another --out.") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -84,11 +91,11 @@ def check_same(recipe: Recipe, folder: Path) -> None:
     if not is_run(folder):
         raise CheckpointError(f"'{folder}' is not a run, so there is nothing to resume; leave out --resume.")
     own = load_recipe(folder / "recipe.yaml")
-    differ = ", ".join(key for key in Recipe.model_fields if getattr(own, key) != getattr(recipe, key))
-    # what to do with a bad sample may be decided when the first one has stopped the run
-    if differ not in ("", "on_bad_sample"):
+    keys = [key for key in Recipe.model_fields if key not in MAY_CHANGE]
+    differ = [key for key in keys if getattr(own, key) != getattr(recipe, key)]
+    if differ:
         raise CheckpointError(
-            f"'{folder}' is the run of another recipe (they differ in: {differ}); choose another --out."
+            f"'{folder}' is the run of another recipe (they differ in: {', '.join(differ)}); choose another --out."
         )
 
 
@@ -118,9 +125,18 @@ def state(folder: Path) -> str:
         return "running"
 
 
-def set_state(folder: Path, name: str) -> None:
-    """Note the state of a run."""
-    write_atomically(folder / STATE, json.dumps({"format": 1, "state": name}, indent=1) + "\n")
+def run_id(folder: Path) -> str | None:
+    """Return what tells this run from all others; None where its file cannot be read."""
+    try:
+        return str(json.loads((folder / STATE).read_text())["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def set_state(folder: Path, name: str, *, run: str | None = None) -> None:
+    """Note the state of a run; its id stays, or becomes `run`."""
+    known = run or run_id(folder) or secrets.token_hex(8)
+    write_atomically(folder / STATE, json.dumps({"format": 1, "id": known, "state": name}, indent=1) + "\n")
 
 
 def environment() -> dict[str, Any]:

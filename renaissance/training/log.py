@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from renaissance.durable import write_atomically
+from renaissance.errors import OutputError
 from renaissance.progress import Progress
 from renaissance.training.train_step import StepOutput
 
@@ -35,10 +37,22 @@ class Log:
         rate = self._steps * self._batch_size / seconds
         figures = {**losses, **metrics, "lr": lr, "samples_per_second": round(rate, 3)}
         progress.note(" ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in losses.items()))
-        self._accelerator.log(figures, step=step)
-        if self._accelerator.is_main_process:
+        self.note(step, figures)
+
+    def note(self, step: int, figures: Mapping[str, float]) -> None:
+        """Note figures of an update, or measured after it, in metrics.jsonl and in the trackers.
+
+        Raises:
+            OutputError: metrics.jsonl cannot be written.
+        """
+        self._accelerator.log(dict(figures), step=step)
+        if not self._accelerator.is_main_process:
+            return
+        try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **figures}) + "\n")
+        except OSError as error:
+            raise OutputError(f"'{self._path}' cannot be written ({error}); free some space, then --resume.") from None
 
 
 def _forget_later_steps(path: Path, first: int) -> None:

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
 
 from renaissance.api import Batch
 from renaissance.assemble import Assembly
-from renaissance.errors import CheckpointError
+from renaissance.errors import StoppedError
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe
-from renaissance.training.checkpoint import load_checkpoint, save_checkpoint
+from renaissance.training.best import Best
 from renaissance.training.clock import Stopwatch
-from renaissance.training.log import Log
-from renaissance.training.optimiser import factor, make_optimiser, set_learning_rate
-from renaissance.training.teacher import Kept
+from renaissance.training.keeping import Keeper
+from renaissance.training.ledger import Ledger
+from renaissance.training.log import LOG_EVERY, Log
+from renaissance.training.optimiser import make_optimiser, set_learning_rate
+from renaissance.training.pace import Pace
+from renaissance.training.processes import Processes
+from renaissance.training.samples import within_budget
+from renaissance.training.signals import Signals
+from renaissance.training.stages import Stage, begin_stage, number_at
 from renaissance.training.train_step import TrainStep
 from renaissance.training.update import update
 
-Batches = Callable[[int, int], Iterator[tuple[int, list[Batch]]]]
+Batches = Callable[[int, int], Generator[tuple[int, list[Batch]], None, None]]
+Evaluate = Callable[[int], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training did, over all parts of it if it was resumed: updates, wall seconds, samples left out."""
+    """What a training did, over all parts of it if it was resumed: updates, wall seconds, samples left out.
+
+    best: the update with the best score, and that score, where the recipe keeps it.
+    """
 
     steps: int
     seconds: float
     skipped: tuple[str, ...]
+    best: Mapping[str, Any] | None = None
 
 
 def train(
@@ -42,81 +51,116 @@ def train(
     recipe: Recipe,
     batches: Batches,
     *,
-    steps: int,
+    pace: Pace,
+    ledger: Ledger,
+    samples: int,
     folder: Path,
-    accelerator: Accelerator,
+    run: str,
+    processes: Processes,
     progress: Progress,
     identity: str,
+    signals: Signals,
+    stages: Sequence[Stage],
     start: Path | None = None,
-    evaluate: Callable[[int], None] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Trained:
-    """Train the tasks of a recipe for `steps` updates, from the checkpoint `start` if there is one.
+    """Train the tasks of a recipe as long as `pace` says, from the checkpoint `start` if there is one.
 
-    batches(first, count) gives this process's micro-batches of each update. `evaluate(step)` is called after every
-    `recipe.evaluation.every` updates, and its time is not counted. identity: a digest of the samples and their order,
-    which a checkpoint must share.
+    batches(first, count) gives this process's micro-batches of each update. `ledger` counts what they take.
+    `evaluate(step)` is called after every `recipe.evaluation.every` updates, and its time is not counted. samples: how
+    many there are to train on. identity: a digest of them and their order, which a checkpoint must share. run: the id
+    of the run, which it must share too.
 
     Raises:
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those of the update before.
         CheckpointError: the checkpoint is of other samples.
+        DataError: more samples are left out than `recipe.skip_budget` allows: by this process after any update, by all
+            of them together at a checkpoint.
+        StoppedError: a signal was heard; a checkpoint of the last update is written.
     """
+    accelerator = processes.accelerator
     weights = {name: task.weight for name, task in recipe.tasks.items()}
-    step_module = TrainStep(assembly, weights)
+    step_module = TrainStep(assembly, weights, recipe.batch.parts, stages)
+    step_module.meter = ledger
+    processes.divide(step_module, assembly)
     optimiser = make_optimiser(step_module, recipe.optimiser)
-    momentum = step_module.momentum
-    kept = Kept(assembly, momentum) if momentum.teachers or momentum.queues else assembly
-    if start is not None:
-        momentum.make_room(start, accelerator.device)
-    state = {} if start is None else load_checkpoint(start, model=kept, optimiser=optimiser)
-    if state.get("identity", identity) != identity:
-        raise CheckpointError(f"The data are not those of '{folder}' any more; restore them, or start a new run.")
-    first = momentum.updates = int(state.get("step", 0))
-    skipped = dict.fromkeys(state.get("skipped", ()))
-    warmup = recipe.schedule.warmup(steps)
-    model = accelerator.prepare(step_module)
-    log = Log(folder, accelerator, recipe.batch.size, first)
+    keeper = Keeper(
+        assembly, step_module.momentum, optimiser, folder=folder, run=run, recipe=recipe, accelerator=accelerator
+    )
+    state = keeper.restore(start, identity)
+    first = done = int(state.get("step", 0))
+    ledger.restore(state.get("ledger", {}))
     clock = Stopwatch(float(state.get("seconds", 0.0)))
+    pace.note(first, ledger, clock, accelerator)
+    time = pace.time(first, recipe.freezing.unit)
+    begin_stage(step_module, optimiser, stages, time, recipe.optimiser)
+    stage = number_at(stages, time)
+    keeper.begin_stage()
+    skipped = dict.fromkeys(state.get("skipped", ()))
+    best = Best(recipe.keep_best if evaluate else None, state.get("best"))
+    model = processes.wrap(step_module)
+    log = Log(folder, accelerator, recipe.batch.size, first)
+
+    def measure(done: int) -> None:
+        assert evaluate is not None, "`is_due` asks"
+        with clock.paused(), signals.at_once(), keeper.averaged():
+            figures = evaluate(done)
+        log.note(done, figures)
+        best.look(done, figures)
+
+    def is_due(done: int) -> bool:
+        every = recipe.evaluation.every
+        over = pace.over(done)
+        last = over and recipe.keep_best is None  # which is measured in the end in any case
+        return evaluate is not None and every is not None and (done % every == 0 or over) and not last
+
     model.train()
-    for step, parts in progress.track(batches(first, steps - first), steps - first, "Training"):
-        share = factor(step, steps, warmup, recipe.schedule.decay)
-        set_learning_rate(optimiser, share)
-        output = update(model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator)
-        momentum.update()
-        skipped |= dict.fromkeys(line for part in parts for line in part.skipped)
-        done = step + 1
-        log.write(done, output, recipe.optimiser.lr * share, clock.since_start(), progress, last=done == steps)
-        # before the checkpoint: a kill in between is resumed from an older one, and measures again
-        if evaluate is not None and recipe.evaluation.every and done % recipe.evaluation.every == 0 and done < steps:
-            with clock.paused():
-                evaluate(done)
-        if done == steps or done % recipe.checkpoint_every == 0:
-            skipped |= dict.fromkeys(_of_all_processes(skipped))
-            facts = {"skipped": list(skipped), "seconds": clock.seconds(), "identity": identity}
-            _checkpoint(folder, done, kept, optimiser, facts, recipe, accelerator)
+    with signals.held(), closing(batches(first, 0 if pace.over(first) else pace.steps - first)) as made:
+        if state.get("unmeasured"):
+            measure(first)
+        for step, parts in pace.track(ledger.phases.waiting(made), first, progress):
+            time = pace.time(step, recipe.freezing.unit)
+            if number_at(stages, time) != stage:
+                begin_stage(step_module, optimiser, stages, time, recipe.optimiser)
+                stage = number_at(stages, time)
+                keeper.begin_stage()
+                ledger.begin_stage()
+                model = processes.wrap(step_module).train()
+            share = pace.factor(step)
+            set_learning_rate(optimiser, share)
+            output = update(
+                model, optimiser, parts, step=step, recipe=recipe, accelerator=accelerator, phases=ledger.phases
+            )
+            done = step + 1
+            ledger.update(parts)
+            pace.note(done, ledger, clock, accelerator)
+            over = pace.over(done)
+            keeper.update(done)
+            skipped |= dict.fromkeys(line for part in parts for line in part.skipped)
+            within_budget(recipe, skipped, samples, "samples to train on")
+            log.write(done, output, recipe.optimiser.lr * share, clock.since_start(), progress, last=over)
+            if done % LOG_EVERY == 0:
+                ledger.settle()
+            stopped = signals.asked(accelerator)
+            # before the checkpoint: a kill in between is resumed from an older one, and measures again
+            if is_due(done) and stopped is None:
+                measure(done)
+            if stopped or over or done % recipe.checkpoint_every == 0 or best.step == done:
+                skipped |= dict.fromkeys(_of_all_processes(skipped))
+                within_budget(recipe, skipped, samples, "samples to train on")
+                facts = {"skipped": list(skipped), "seconds": clock.seconds(), "identity": identity}
+                facts |= {"stage": stage, "ledger": ledger.totals(accelerator)}
+                with ledger.phases("checkpoints"):
+                    keeper.write(done, {**facts, "unmeasured": bool(stopped) and is_due(done)}, best)
+            if stopped:
+                raise StoppedError(
+                    f"Stopped by {stopped} after update {pace.shown(done)}; its checkpoint is written. Continue "
+                    "with --resume."
+                )
+    keeper.finish(best)
     assembly.eval()
-    return Trained(max(first, steps), clock.seconds(), _of_all_processes(skipped))
+    return Trained(done, clock.seconds(), _of_all_processes(skipped), best.facts())
 
 
 def _of_all_processes(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gather_object(list(lines))))
-
-
-def _checkpoint(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    facts: Mapping[str, Any],
-    recipe: Recipe,
-    accelerator: Accelerator,
-) -> None:
-    if accelerator.is_main_process:
-        save_checkpoint(
-            folder / "checkpoints",
-            step=step,
-            model=model,
-            optimiser=optimiser,
-            facts=facts,
-            keep=recipe.keep_checkpoints,
-        )
-    accelerator.wait_for_everyone()

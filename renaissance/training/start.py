@@ -12,7 +12,7 @@ from torch import nn
 from renaissance.assemble import Assembly, assemble, build_tasks
 from renaissance.container import load
 from renaissance.errors import SpecError
-from renaissance.evaluation.evaluate import SplitScores
+from renaissance.evaluation.splits import SplitScores
 from renaissance.hub import download
 from renaissance.manifest import model_in
 from renaissance.models.recomputing import recompute
@@ -125,7 +125,7 @@ def check_trainable(plan: AnyPlan, recipe: Recipe, tasks: TaskSelection) -> None
         entry = plan.tasks[name].entry
         if not entry.trains:
             raise SpecError(f"The task '{name}' is measured and not trained; put it under evaluation.tasks.")
-        if entry.needs_negatives and recipe.batch.size // recipe.batch.accumulation < 2:
+        if entry.needs_negatives and recipe.batch.size // recipe.batch.batches < 2:
             raise SpecError(
                 f"The task '{name}' needs other pairs in its batch; give batch.size at least 2 for each part."
             )

@@ -1,13 +1,13 @@
 """Momentum teachers and queues of past outputs: what a training keeps beside the model, and no optimiser sees.
 
 A teacher is a copy of encoder and heads that follows them: after each update its weights are m times its own plus
-1 - m times theirs (ALBEF, arXiv 2107.07651, section 3.4). What is frozen is shared, not copied.
+1 - m times theirs (ALBEF, arXiv 2107.07651, section 3.4). What is frozen for good is shared, not copied.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,19 @@ PREFIX = "momentum."
 
 
 class Teacher:
-    """A copy of an encoder and of its tasks, in eval mode and without gradient, that follows them by `momentum`."""
+    """A copy of an encoder and of its tasks, in eval mode and without gradient, that follows them by `momentum`.
 
-    def __init__(self, encoder: Encoder, tasks: nn.ModuleDict, momentum: float) -> None:
+    thawed: ids of parameters that are copied although they are frozen now, because a later stage trains them.
+    """
+
+    def __init__(
+        self, encoder: Encoder, tasks: nn.ModuleDict, momentum: float, thawed: Collection[int] = frozenset()
+    ) -> None:
         self.momentum = momentum
         self._student = nn.ModuleDict({"encoder": encoder, "tasks": tasks})
-        shared = {id(held): held for held in self._student.parameters() if not held.requires_grad}
-        self._copy = copy.deepcopy(self._student, memo=dict(shared)).requires_grad_(False).eval()
+        held_still = [held for held in self._student.parameters() if not held.requires_grad and id(held) not in thawed]
+        shared: dict[int, Any] = {id(held): held for held in held_still}
+        self._copy = copy.deepcopy(self._student, memo=shared).requires_grad_(False).eval()
         own = dict(self._copy.named_parameters())
         self._pairs = [(own[name], held) for name, held in self._student.named_parameters() if own[name] is not held]
 
@@ -80,13 +86,13 @@ class Queue:
 class Momentum:
     """The teachers and queues that the tasks of a training ask for (see `toolkit.teaching`).
 
-    Tasks that name the same momentum share a teacher.
+    Tasks that name the same momentum share a teacher. thawed: as a `Teacher` takes it.
     """
 
-    def __init__(self, encoder: Encoder, tasks: nn.ModuleDict) -> None:
+    def __init__(self, encoder: Encoder, tasks: nn.ModuleDict, thawed: Collection[int] = frozenset()) -> None:
         wanted = {name: getattr(task, "needs_teacher", None) for name, task in tasks.items()}
         momenta = sorted({momentum for momentum in wanted.values() if momentum is not None})
-        teachers = {momentum: Teacher(encoder, tasks, momentum) for momentum in momenta}
+        teachers = {momentum: Teacher(encoder, tasks, momentum, thawed) for momentum in momenta}
         self.teachers = {name: teachers[momentum] for name, momentum in wanted.items() if momentum is not None}
         sizes = {name: getattr(task, "needs_queue", 0) for name, task in tasks.items()}
         self.queues = {name: Queue(size) for name, size in sizes.items() if size}

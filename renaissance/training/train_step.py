@@ -5,77 +5,25 @@ Each distinct input is encoded once a step, however many tasks read it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from renaissance.api import Batch, Features, Joint, Modality, Pairs, Task, TaskLoss, Views, VisionInput
+from renaissance.api import Batch, Task, TaskLoss
 from renaissance.assemble import Assembly, Encoder
 from renaissance.errors import SpecError
 from renaissance.models.two_tower import TwoTower, holds_still
 from renaissance.toolkit.distributed import total, world_size
-from renaissance.toolkit.patches import hidden
-from renaissance.toolkit.pooling import rows
 from renaissance.toolkit.teaching import Taught
+from renaissance.training.cached import check_cached
+from renaissance.training.encoded import EncodedBatch
+from renaissance.training.metering import Meter, Metered, Unmetered
+from renaissance.training.stages import Stage, ever_trained
 from renaissance.training.teacher import Momentum
-
-
-class EncodedBatch:
-    """The encoded inputs of a batch: each is computed at the first use, and once.
-
-    tasks: where the learned patch lies that a task hides others with. taught: what a teacher makes of the batch.
-    """
-
-    def __init__(
-        self, encoder: Encoder, batch: Batch, views: Mapping[str, Views], tasks: Mapping[str, Any] | None = None
-    ) -> None:
-        self._encoder, self._batch, self._views, self._tasks = encoder, batch, views, tasks or {}
-        self.taught: dict[str, Taught] = {}
-        self._vision: Features | None = batch.stored_vision
-        self._text: Features | None = batch.stored_text
-        self._viewed: dict[str, tuple[Features | None, Features | None]] = {}
-
-    @property
-    def vision(self) -> Features:
-        """The distinct images [V, N, D], from the store if they are stored."""
-        if self._vision is None:
-            assert self._batch.images is not None
-            self._vision = self._encoder.encode_vision(self._batch.images)
-        return self._vision
-
-    @property
-    def text(self) -> Features:
-        """The distinct texts, unmasked [T, L, D], from the store if they are stored."""
-        if self._text is None:
-            self._text = self._encoder.encode_text(self._batch.texts)
-        return self._text
-
-    def view(self, task: str) -> tuple[Features | None, Features | None]:
-        """The (images, texts) that this task's `views` asked for."""
-        if task not in self._viewed:
-            views = self._views[task]
-            images = None if views.images is None else self._encoder.encode_vision(self._shown(task, views.images))
-            texts = None if views.texts is None else self._encoder.encode_text(views.texts)
-            self._viewed[task] = images, texts
-        return self._viewed[task]
-
-    def represent(self, features: Features, modality: Modality) -> Tensor:
-        """One vector [B, D] for each input of one modality."""
-        return self._encoder.represent(features, modality)
-
-    def _shown(self, task: str, images: VisionInput) -> VisionInput:
-        """Return the images with the task's learned patch in the place of those that it masks.
-
-        The patch is one of normalised pixels, so that any backbone embeds it as it embeds every other.
-        """
-        if images.masked_patches is None:
-            return images
-        processor: Any = self._encoder.vision.processor
-        pixels = hidden(processor.normalise(images.pixels), images.masked_patches, self._tasks[task].mask_token)
-        return VisionInput(pixels, images.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +39,38 @@ class TrainStep(nn.Module):
     """Runs every task on a batch; `weights` are those of the tasks that are trained.
 
     The teachers and queues that tasks ask for (`toolkit.teaching`) are kept in `momentum`, and are no part of it.
+    parts: in how many the encoder runs a batch; loss and gradient stay those of the whole batch. stages: of the
+    training, where what trains changes: a teacher has its own copy of all that trains in one of them.
 
     Raises:
-        SpecError: a task hides patches of images that a frozen tower encodes, or reads one that is not trained.
+        SpecError: a task hides patches of images that a frozen tower encodes, or reads one that is not trained; or the
+            batch cannot run in parts.
     """
 
-    def __init__(self, assembly: Assembly, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, assembly: Assembly, weights: Mapping[str, float], parts: int = 1, stages: Sequence[Stage] = ()
+    ) -> None:
         super().__init__()
         self.encoder = assembly.encoder
         self.tasks = trained_tasks(assembly, weights)
         self.weights = dict(weights)
         check_trains_together(assembly, weights)
         self.order = in_order(self.tasks)
-        self.momentum = Momentum(self.encoder, self.tasks)
+        self.momentum = Momentum(self.encoder, self.tasks, ever_trained(self.encoder, stages))
+        self.parts = parts
+        self.meter: Meter = Unmetered()
+        if parts > 1:
+            check_cached(assembly)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Return the loss of this process, scaled so that DDP's mean of gradients is that of the whole batch."""
         tasks = {name: cast(Task, task) for name, task in self.tasks.items()}
         views = {name: task.views(batch) for name, task in tasks.items()}
-        encoded = EncodedBatch(self.encoder, batch, views, tasks)
+        encoded = EncodedBatch(self.encoder, batch, views, tasks, self.parts, self.meter)
+        asked = {name: views[name] for name in self.momentum.teachers}
         lessons = {
-            teacher: EncodedBatch(teacher.encoder, batch, views, teacher.tasks) for teacher in self.momentum.distinct
+            teacher: EncodedBatch(teacher.encoder, batch, asked, teacher.tasks, self.parts, self.meter, taught=True)
+            for teacher in self.momentum.distinct
         }
         published: dict[str, Mapping[str, Any]] = {}
         loss = torch.zeros((), device=batch.pairs.device)
@@ -120,7 +79,7 @@ class TrainStep(nn.Module):
         for name in self.order:
             if name in self.momentum.teachers:
                 encoded.taught[name] = self._taught(name, lessons, batch, published)
-            result = self._run(tasks[name], encoded, batch, published)
+            result = self._run(name, encoded, batch, published)
             published[name] = result.published
             if name in self.momentum.queues:
                 self.momentum.queues[name].push(result.published["enqueue"])
@@ -133,10 +92,15 @@ class TrainStep(nn.Module):
             }
         return StepOutput(loss, losses, metrics)
 
-    def _run(self, task: Task, encoded: EncodedBatch, batch: Batch, published: Mapping[str, Any]) -> TaskLoss:
-        pairs = task.pairs(encoded, batch, published)
-        return task.loss(encoded, _fused(self.encoder, pairs), pairs, batch)
+    def _run(self, name: str, encoded: EncodedBatch, batch: Batch, published: Mapping[str, Any]) -> TaskLoss:
+        task, heads = cast(Task, self.tasks[name]), partial(self.meter.run, "heads", taught=False)
+        pairs = heads(lambda: task.pairs(encoded, batch, published))
+        joint = None if pairs is None else Metered(self.encoder, self.parts, self.meter).fuse(pairs)
+        result = heads(lambda: task.loss(encoded, joint, pairs, batch))
+        self.meter.predicted(name, result.count)
+        return result
 
+    @torch.no_grad()
     def _taught(
         self, name: str, lessons: Mapping[Any, EncodedBatch], batch: Batch, published: Mapping[str, Any]
     ) -> Taught:
@@ -144,7 +108,8 @@ class TrainStep(nn.Module):
         teacher, task = self.momentum.teachers[name], self.tasks[name]
         encoded = lessons[teacher]
         chosen = getattr(task, "lesson", None) or cast(Task, task).pairs
-        joint = _fused(teacher.encoder, chosen(encoded, batch, published))
+        pairs = self.meter.run("heads", lambda: chosen(encoded, batch, published), taught=True)
+        joint = None if pairs is None else Metered(teacher.encoder, self.parts, self.meter, taught=True).fuse(pairs)
         return Taught(encoded, teacher.tasks[name], joint, self.momentum.updates, self.momentum.past(name))
 
 
@@ -184,13 +149,6 @@ def in_order(tasks: nn.ModuleDict) -> list[str]:
     for name in tasks:
         add(name)
     return list(ordered)
-
-
-def _fused(encoder: Encoder, pairs: Pairs | None) -> Joint | None:
-    if pairs is None:
-        return None
-    vision, text = rows(pairs.vision, pairs.index[:, 0]), rows(pairs.text, pairs.index[:, 1])
-    return encoder.fuse(vision, text, pairs.outputs, pairs.slots)
 
 
 def _check_learns_from_patches(name: str, task: nn.Module, encoder: Encoder) -> None:

@@ -14,6 +14,9 @@ from renaissance.errors import NonFiniteError
 from renaissance.recipe import Recipe
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.random import stream_seed
+from renaissance.training.phases import Phases
+from renaissance.training.processes import no_sync
+from renaissance.training.sharded import clip_gradients
 from renaissance.training.train_step import StepOutput
 
 
@@ -25,6 +28,7 @@ def update(
     step: int,
     recipe: Recipe,
     accelerator: Accelerator,
+    phases: Phases,
 ) -> StepOutput:
     """Run one update; each of its micro-batches weighs the same."""
     outputs: list[StepOutput] = []
@@ -33,20 +37,27 @@ def update(
             # dropout is a function of (seed, step, part, rank), so that a resumed run needs no state of a generator
             torch.manual_seed(stream_seed(recipe.seed, step, number, accelerator.process_index))
             last = number + 1 == len(parts)
-            with nullcontext() if last else accelerator.no_sync(model):
+            with nullcontext() if last else no_sync(model):
                 with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     output = cast(StepOutput, model(moved(part, accelerator.device)))
                 _check_losses(output, step)
-                accelerator.backward(output.loss / len(parts))
+                with phases("backward"):
+                    accelerator.backward(output.loss / len(parts))
             outputs.append(output)
+    with phases("optimiser"):
+        _move(optimiser, recipe, step)
+    return _mean(outputs)
+
+
+def _move(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Clip the gradients, check them, and let the optimiser use them."""
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     limit = recipe.optimiser.clip_norm
-    norm = torch.nn.utils.clip_grad_norm_(trained, float("inf") if limit is None else limit)
+    norm = clip_gradients(trained, float("inf") if limit is None else limit)
     if not torch.isfinite(norm):
         raise NonFiniteError(_diverged(f"the gradient's norm is {float(norm)}", step))
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return _mean(outputs)
 
 
 def _check_losses(output: StepOutput, step: int) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from renaissance.api import Joint
 from renaissance.builtin.choice import choice, overlap, referring
-from renaissance.builtin.downstream_entries import ChoiceOptions, ReferringOptions
+from renaissance.builtin.downstream_options import ChoiceOptions, ReferringOptions
 from renaissance.errors import DataError
 from tests.builtin.item_cases import FACTS, FakeScorer, item
 

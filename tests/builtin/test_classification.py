@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from renaissance.api import Batch, Item, Joint, ModelFacts, Score
 from renaissance.assemble import assemble
 from renaissance.builtin.classification import nlvr2, vqa
-from renaissance.builtin.downstream_entries import Nlvr2Options, VqaOptions
+from renaissance.builtin.downstream_options import Nlvr2Options, VqaOptions
 from renaissance.errors import DataError, SpecError
 from renaissance.resolve import resolve
 from renaissance.training.train_step import TrainStep

@@ -33,14 +33,24 @@ class Encoded:
         return features.tokens[:, 0]
 
 
-def batch(caption_keys: list[list[int]], text_keys: list[int]) -> ApiBatch:
+def batch(caption_keys: list[list[int]], text_keys: list[int], image_keys: list[int] | None = None) -> ApiBatch:
     texts = TextInput(
         torch.zeros(len(text_keys), 1, dtype=torch.int64), torch.ones(len(text_keys), 1, dtype=torch.bool)
     )
     empty = torch.zeros(0, dtype=torch.int64)
+    own = torch.tensor(image_keys or [hash((row, *keys)) for row, keys in enumerate(caption_keys)])
     return ApiBatch(
-        None, texts, empty.view(0, 2), empty, empty, empty, torch.tensor(caption_keys), torch.tensor(text_keys)
-    )  # fmt: skip
+        images=None,
+        texts=texts,
+        pairs=empty.view(0, 2),
+        slots=empty,
+        items=empty,
+        seeds=empty,
+        caption_keys=torch.tensor(caption_keys),
+        text_keys=torch.tensor(text_keys),
+        image_keys=own,
+        view_keys=own,
+    )
 
 
 def lost(vision: Tensor, text: Tensor, keys: Any, *, temperature: float = 1.0, **options: Any) -> Any:
@@ -202,7 +212,13 @@ def past(images: int, texts: int) -> dict[str, Tensor]:
     vectors = [torch.randn(count, WIDTH, generator=generator, dtype=torch.float64) for count in (images, texts)]
     units = [torch.nn.functional.normalize(rows, dim=-1) for rows in vectors]
     keys = torch.arange(1, images + 1).unsqueeze(1)  # the first image and text are also in the batch
-    return {"images": units[0], "caption_keys": keys, "texts": units[1], "text_keys": torch.arange(2, 2 + texts)}
+    return {
+        "images": units[0],
+        "caption_keys": keys,
+        "image_keys": torch.arange(images) - images,
+        "texts": units[1],
+        "text_keys": torch.arange(2, 2 + texts),
+    }
 
 
 def lesson(vision: Tensor, text: Tensor, task: ImageTextContrast, held: dict[str, Tensor]) -> Any:

@@ -112,7 +112,7 @@ def test_what_is_hidden_cannot_be_seen(tiny_model: Callable[..., Any], tiny_batc
 
 
 def encoded_view(model: Any, batch: Any) -> Tensor:
-    from renaissance.training.train_step import EncodedBatch
+    from renaissance.training.encoded import EncodedBatch
 
     views = {"mim": model.tasks["mim"].views(batch)}
     images, _ = EncodedBatch(model.encoder, batch, views, model.tasks).view("mim")

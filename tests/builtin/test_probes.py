@@ -102,6 +102,6 @@ def test_items_of_another_form_are_refused() -> None:
 
 
 def test_probes_have_nothing_to_train() -> None:
-    from renaissance.builtin.downstream_entries import ProbeOptions
+    from renaissance.builtin.downstream_options import ProbeOptions
 
     assert not list(Probe("aro", aro_scores, ProbeOptions()).parameters())

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from renaissance.builtin.downstream_entries import ZeroShotOptions
+from renaissance.builtin.downstream_options import ZeroShotOptions
 from renaissance.builtin.zero_shot import ZeroShotClassification
 from renaissance.errors import DataError, SpecError
 from renaissance.evaluation.items import ModelItemScorer

@@ -57,3 +57,9 @@ def test_the_help_says_what_a_deep_check_does(cli: Callable[..., Any]) -> None:
     told = cli("check", "--help").out
     assert "--deep" in told
     assert "meta device" in told
+
+
+def test_a_recipe_in_place_of_a_spec_is_told(cli: Callable[..., Any]) -> None:
+    result = cli("check", "pretrain.yaml")
+    assert (result.code, result.out) == (2, "")
+    assert "'pretrain.yaml' is a recipe's file, and no spec; a recipe is read by 'renaissance run FILE'" in result.err

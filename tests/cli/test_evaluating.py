@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,3 +129,62 @@ def test_all_tasks_print_the_table_of_each_data_and_say_what_is_passed_over(
     assert list(told["splits"]) == ["coco/val", "flickr/val"]
     assert len(told["skipped"]) == 1
     assert told["skipped"][0].startswith("coco: ")
+
+
+def test_a_task_is_given_options(cli: Cli, saved: str, prepare: PrepareCaptions) -> None:
+    folder = str(prepare("probe", "sugarcrepe"))
+    measured = ("evaluate", saved, "--data", folder, "--task", "sugarcrepe", "--json")
+    by_itm, by_itc = (cli(*measured, "--option", f"by={by}").json()["scores"] for by in ("itm", "itc"))
+    assert by_itm == cli(*measured).json()["scores"]
+    assert [row["name"] for row in by_itc] == [row["name"] for row in by_itm]
+    wrong = cli(*measured, "--option", "by=itx")
+    assert (wrong.code, "'by'" in wrong.err) == (2, True)
+    assert cli(*measured, "--option", "by").code == 2
+    assert "give one --task" in cli("evaluate", saved, "--data", folder, "--option", "by=itc").err
+    trained = cli("evaluate", saved, "--data", str(prepare("coco")), "--task", "itm", "--option", "negatives=hard")
+    assert "'itm' has the options with which it was trained" in trained.err
+
+
+def test_blind_figures_have_a_column(cli: Cli, saved: str, prepare: PrepareCaptions) -> None:
+    folder = str(prepare("probe", "sugarcrepe"))
+    table = cli("evaluate", saved, "--data", folder, "--blind")
+    assert "other images / texts" in table.out.splitlines()[0]
+    told = cli("evaluate", saved, "--data", folder, "--blind", "--json").json()
+    assert all(set(row["blind"]) == {"vision", "text"} for row in told["scores"])
+    plain = cli("evaluate", saved, "--data", folder)
+    assert "other images" not in plain.out
+
+
+def test_a_cascade_ends_with_every_pair(cli: Cli, saved: str, prepare: PrepareCaptions) -> None:
+    folder = str(prepare("coco"))
+    rows = cli("evaluate", saved, "--data", folder, "--cascade", "--json").json()["cascade"]
+    assert [row["k"] for row in rows] == [1, 4, None]
+    assert (rows[-1]["matched"], rows[-1]["full"]) == (32, 1.0)
+    assert [row["flops"] for row in rows[:2]] == sorted(row["flops"] for row in rows[:2])
+    lines = cli("evaluate", saved, "--data", folder, "--cascade").out.splitlines()
+    assert lines[0].split()[:4] == ["split", "k", "pairs", "matched"]
+    assert [line.split()[1] for line in lines[2:]] == ["1", "4", "all"]
+    assert cli("evaluate", saved, "--data", folder, "--cascade", "--task", "itm").code == 2
+
+
+def test_what_a_run_trained_on_is_measured_only_where_it_is_waived(
+    cli: Cli, saved: str, prepare: PrepareCaptions, tmp_path: Path
+) -> None:
+    folder = prepare("coco")
+    run = tmp_path / "run"
+    shutil.copytree(saved, run / "model")
+    recipe = {"start": "tiny-vit + tiny-bert, random both", "tasks": {"itm": {}}, "batch": {"size": 2}}
+    data = {"kind": "prepared", "path": str(folder)}
+    (run / "recipe.yaml").write_text(json.dumps({**recipe, "data": data}))
+    arguments = ("evaluate", str(run / "model"), "--data", str(folder), "--task", "itm", "--json", "--split", "train")
+    refused = cli(*arguments)
+    assert refused.code == 4
+    assert "4 of the 4 images of 'train' were trained on" in refused.err
+    waived = cli(*arguments, "--waive", "train")
+    assert waived.code == 0, waived.err
+    assert [(found["images"], found["waived"]) for found in waived.json()["overlap"]] == [(4, True)]
+    assert "train: 4 of its 4 images were trained on (leak, waived" in waived.err
+    assert cli(*arguments[:-2]).json()["overlap"] == []
+    shutil.rmtree(folder / "..", ignore_errors=True)
+    other = prepare("other")
+    assert "is not compared with the training data" in cli(*arguments[:2], "--data", str(other), "--task", "itm").err

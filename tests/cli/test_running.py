@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -61,7 +62,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
 
 def test_a_run_prints_its_scores_beside_chance_and_the_untrained_model(finished: Finished) -> None:
     header = next(line for line in finished.out.splitlines() if line.startswith("split"))
-    assert header.split() == ["split", "task", "score", "chance", "untrained", "trained", "[95%]"]
+    before = ["split", "task", "score", "chance", "untrained"]
+    assert header.split() == [*before, "other", "images", "/", "texts", "trained", "[95%]"]
     assert any(line.split()[:3] == ["test", "itm", "accuracy"] for line in finished.out.splitlines())
     assert any("R@10 (primary)" in line for line in finished.out.splitlines())
     assert "text R@1" not in finished.out
@@ -72,8 +74,9 @@ def test_a_run_loads_its_model_back_and_says_that_it_measures_the_same(finished:
 
 
 def test_a_run_says_where_everything_lies_and_how_long_it_took(finished: Finished) -> None:
-    lines = dict(line.split(maxsplit=1) for line in finished.out.splitlines()[-5:])
-    assert set(lines) == {"time", "run", "model", "scores", "log"}
+    lines = dict(line.split(maxsplit=1) for line in finished.out.splitlines()[-7:])
+    assert set(lines) == {"time", "compute", "run", "model", "scores", "log", "ledger"}
+    assert re.fullmatch(r"[\d,.]+ GFLOP, 100% of what it takes with nothing frozen", lines["compute"].strip())
     assert all(Path(lines[name]).exists() for name in ("run", "model", "scores", "log"))
     assert lines["time"].startswith("training ")
 
@@ -138,7 +141,13 @@ def test_a_bad_sample_is_an_error_or_is_skipped_and_counted(cli: Cli, finished: 
     assert failed.code == 5
     assert "row 41" in failed.err
     assert not (tmp_path / "one").exists()
-    passed = cli(*arguments, "--out", str(tmp_path / "two"), "--on-bad-sample", "skip")
+    skipping = (*arguments, "--out", str(tmp_path / "two"), "--on-bad-sample", "skip")
+    over = cli(*skipping)
+    assert (over.code, "1 of 41 rows of the data cannot be used, and skip_budget 0.001 allows 0" in over.err) == (
+        4,
+        True,
+    )
+    passed = cli(*skipping, "--set", "skip_budget=0.1")
     assert passed.code == 0, passed.err
     assert "Samples left out: 1" in passed.err
 

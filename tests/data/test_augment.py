@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from renaissance.data.augment import augment
+from renaissance.data.augment import augment, random_part
 from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
 
@@ -59,6 +60,33 @@ def test_flips_mirror_about_half_of_the_pictures() -> None:
     mirrored = [torch.equal(result, plain.flip(-1)) for result in results]
     assert all(flipped or torch.equal(result, plain) for flipped, result in zip(mirrored, results, strict=True))
     assert 30 < sum(mirrored) < 70
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 480), (300, 300)])
+def test_a_random_part_has_the_share_and_the_proportions_asked_for(size: tuple[int, int]) -> None:
+    draws, shares = random.Random(0), []
+    for _ in range(300):
+        top, left, height, width = random_part(*size, (0.3, 0.6), draws)
+        assert 0 <= top <= size[0] - height
+        assert 0 <= left <= size[1] - width
+        assert 0.74 < width / height < 1.35
+        shares.append(height * width / (size[0] * size[1]))
+    assert 0.29 < min(shares) < 0.33
+    assert 0.57 < max(shares) < 0.61
+
+
+def test_a_random_part_may_lie_anywhere() -> None:
+    draws = random.Random(0)
+    parts = [random_part(100, 100, (0.25, 0.25), draws) for _ in range(300)]
+    assert {(height, width) for *_, height, width in parts} >= {(50, 50)}
+    for first, length in ((0, 2), (1, 3)):
+        assert min(part[first] for part in parts) < 3
+        assert max(part[first] + part[length] for part in parts) > 97
+
+
+@pytest.mark.parametrize(("size", "part"), [((10, 90), (0, 38, 10, 13)), ((90, 10), (38, 0, 13, 10))])
+def test_where_no_random_part_fits_it_is_the_middle(size: tuple[int, int], part: tuple[int, ...]) -> None:
+    assert random_part(*size, (1.0, 1.0), random.Random(0)) == part
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import pytest
 
 from renaissance.api import Item
 from renaissance.data.blind import Blindfold, blinded
+from renaissance.data.collate import Collator
 from renaissance.data.collate_items import ItemCollator
+from renaissance.data.records import Record
 from renaissance.errors import DataError
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
@@ -82,7 +84,7 @@ def test_items_keep_their_number_of_images() -> None:
 MISFITS: dict[str, tuple[Literal["vision", "text"], tuple[Item, ...], str]] = {
     "no images": ("vision", (item(0, ()), item(2, ())), "has no images"),
     "no texts": ("text", (item(0, texts=()), item(2, texts=())), "has no texts"),
-    "one image for all": ("vision", (item(0), item(1)), "no other item has 1 images unlike those"),
+    "one image for all": ("vision", (item(0), item(1)), "no other sample has 1 images unlike those"),
     "boxes": ("vision", (item(0, boxes=((0.0, 0.0, 1.0, 1.0),)), item(2)), "set evaluation.blind to 'text'"),
 }
 
@@ -103,3 +105,53 @@ def test_a_batch_of_a_twin_is_the_same_whatever_else_is_in_it(images: ImageProce
     together = collator(words, 3)
     assert together.text_keys[together.pairs[:, 1]].tolist() == alone
     assert pickle.loads(pickle.dumps(collator))([words[0]], 3).text_keys.item() == alone[0]
+
+
+# --- images with captions -------------------------------------------------------------------------------------------
+
+# the first image has two records
+RECORDS = tuple(
+    Record(f"r{n}", Named(f"p{max(n, 1)}"), (f"caption {n}", f"told {n}")[: 1 + n % 2], f"row {n}") for n in range(30)
+)
+
+
+def test_images_with_captions_change_places_so_that_each_is_searched_once_more() -> None:
+    after = blinded(RECORDS, "vision", 0)
+    for one, other in zip(RECORDS, after, strict=True):
+        assert other.image.name != one.image.name
+        assert (other.id, other.captions, other.row) == (one.id, one.captions, one.row)
+    assert {one.image.name for one in after} == {one.image.name for one in RECORDS}
+    assert after[0].image.name == after[1].image.name
+    assert after != blinded(RECORDS, "vision", 1)
+
+
+def test_captions_change_places_whatever_their_number() -> None:
+    after = blinded(RECORDS, "text", 0)
+    assert all(not set(other.captions) & set(one.captions) for one, other in zip(RECORDS, after, strict=True))
+    assert [one.image for one in after] == [one.image for one in RECORDS]
+    assert sorted(one.captions for one in after) == sorted(one.captions for one in RECORDS)
+
+
+def test_one_image_alone_cannot_be_blinded() -> None:
+    with pytest.raises(DataError, match="row 0: no other sample has 1 images unlike those of 'r0'"):
+        blinded(RECORDS[:2], "vision", 0)
+
+
+def test_a_twin_learns_from_pairs_that_each_epoch_draws_anew() -> None:
+    drawn = [[Blindfold("text", RECORDS, 0)(one, epoch) for one in RECORDS] for epoch in (0, 1)]
+    assert [one.captions for one in drawn[0]] != [one.captions for one in drawn[1]]
+    assert all(not set(two.captions) & set(one.captions) for one, two in zip(RECORDS, drawn[0], strict=True))
+
+
+def test_a_batch_of_captions_shows_each_the_image_of_another_one(
+    records: list[Record], images: ImageProcessor, texts: WordTokenizer
+) -> None:
+    seen = Collator(images, texts, 0)(records, 0)
+    blind = Collator(images, texts, 0, blindfold=Blindfold("vision", records, 0))(records, 0)
+    assert blind.ids == seen.ids
+    assert seen.images is not None
+    assert blind.images is not None
+    told = [blind.text_keys[text] for text in blind.pairs[:, 1]]
+    assert told == [seen.text_keys[text] for text in seen.pairs[:, 1]]
+    for one, other in zip(seen.pairs[:, 0], blind.pairs[:, 0], strict=True):
+        assert not seen.images.pixels[one].equal(blind.images.pixels[other])

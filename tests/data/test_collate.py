@@ -71,6 +71,21 @@ def test_the_same_image_twice_is_encoded_once(records: list[Record], processors:
     assert batch.pairs[:, 0].tolist() == [0, 0, 1]
 
 
+def test_an_image_has_one_key_in_every_batch_and_each_augmented_view_its_own(
+    records: list[Record], processors: Processors
+) -> None:
+    other = replace(records[0], id="again", captions=("a green square",))
+    plain, changed = (Collator(*processors, seed=0, augmentation=Augmentation(flip=flip)) for flip in (False, True))
+    first, second = plain(records[:2], 0), plain([records[2], other], 1)
+    assert first.image_keys[0] == second.image_keys[1]
+    assert first.view_keys.tolist() == first.image_keys.tolist()
+    assert len({*first.image_keys.tolist(), *second.image_keys.tolist()}) == 3
+    views = changed([records[0], other], 0)
+    assert views.image_keys.unique().tolist() == [int(first.image_keys[0])]
+    assert len(views.view_keys.unique()) == 2
+    assert views.view_keys[1] == changed([records[3], other], 0).view_keys[1]
+
+
 def test_a_sample_is_the_same_whatever_is_in_the_batch_with_it(records: list[Record], processors: Processors) -> None:
     collator = Collator(*processors, seed=5, augmentation=Augmentation(crop=(0.2, 0.9), flip=True, randaugment=2))
     alone, together = collator(records[4:5], 2), collator(records, 2)
@@ -161,7 +176,7 @@ def test_with_a_store_no_image_file_is_read(records: list[Record], texts: WordTo
 def test_a_collator_without_a_source_of_images_is_refused(processors: Processors) -> None:
     with pytest.raises(SpecError, match="needs the preprocessing of images"):
         Collator(None, processors[1], seed=0)
-    with pytest.raises(SpecError, match="one view of each image"):
+    with pytest.raises(SpecError, match=r"augmentation\.views says, and it is not set"):
         Collator(*processors, seed=0, augmentation=Augmentation(flip=True), stored_vision=lambda rows: None)  # type: ignore[arg-type,return-value]
 
 

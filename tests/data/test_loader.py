@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from renaissance.api import Batch
 from renaissance.data.collate import Collator
 from renaissance.data.loader import loader
 from renaissance.data.records import Record
-from renaissance.data.sampling import BatchPlan
+from renaissance.data.sampling import BatchPlan, Part
 from renaissance.errors import SampleError
 from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
@@ -98,3 +100,31 @@ def test_all_that_a_fresh_loader_process_needs_can_be_sent_to_it(records: list[R
     sent = pickle.loads(pickle.dumps((records, PLAN, collator)))
     (_, here), (_, there) = (next(loader(*parts, start_step=0, steps=1)) for parts in ((records, PLAN, collator), sent))
     assert [content(batch) for batch in here] == [content(batch) for batch in there]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A feed that notes how many loader processes there are whenever it is read."""
+
+    records: list[Record]
+    seen: list[int] = field(default_factory=list)
+    identity: str = "watched"
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        yield from self.records
+
+    def parts(self, plan: BatchPlan, numbers: range) -> Iterator[Part]:
+        for _ in numbers:
+            self.seen.append(len(multiprocessing.active_children()))
+            yield Part(self.records[:4], [0] * 4)
+
+
+def test_loader_processes_start_before_the_thread_that_reads(records: list[Record], collator: Collator) -> None:
+    feed = Watched(records)
+    plan = BatchPlan(count=len(records), batch_size=4, seed=0)
+    with closing(loader(feed, plan, collator, start_step=0, steps=3, workers=2)) as steps:
+        assert len(list(steps)) == 3
+    assert feed.seen[0] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from renaissance.data.collate import Collator, chosen_caption
 from renaissance.data.load import load_data
@@ -22,6 +24,7 @@ from renaissance.recipe import validate_recipe
 from renaissance.recipe.data import MixtureData
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
+from renaissance.training.samples import select_samples
 from tests.data.shards import write_datasets, write_tars
 
 WORLD = {"kind": "world", "train": 12, "test": 6, "captions": 2, "image_size": 16}
@@ -83,6 +86,23 @@ def test_a_part_is_passed_through_whole_before_it_begins_again(mixture: Mixture)
 
 def test_an_epoch_is_one_pass_through_the_first_part(mixture: Mixture) -> None:
     assert len(mixture) == 100
+
+
+def test_the_samples_of_a_mixture_are_those_of_all_parts(mixture: Mixture) -> None:
+    assert mixture.distinct == len(list(mixture)) == 77
+
+
+def test_the_rows_that_may_be_skipped_are_a_share_of_those_of_all_parts(tiny_recipe: Any, tmp_path: Path) -> None:
+    lines = []
+    for number in range(40):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "caption": f"picture {number}" if number else ""}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    large = {"kind": "images", "path": str(tmp_path), "hold_out": []}
+    parts = [{"name": "small", "data": WORLD}, {"name": "large", "data": large}]
+    data = {"kind": "mixture", "parts": parts}
+    recipe = validate_recipe(tiny_recipe(data=data, on_bad_sample="skip", skip_budget=0.02))
+    assert len(select_samples(recipe).skipped) == 1
 
 
 def test_the_draw_depends_on_the_seed(mixture: Mixture) -> None:

@@ -63,7 +63,7 @@ def test_a_line_that_cannot_be_used_is_named(entry: Any, fault: str, lines: Line
     root = lines("train", {"image": "0.png", "label": "yes"}, entry)
     with pytest.raises(SampleError, match=rf"train\.jsonl, line 2: .*{fault}"):
         prepare("items", root, tmp_path / "out")
-    prepare("items", root, tmp_path / "out", on_bad_sample="skip")
+    prepare("items", root, tmp_path / "out", on_bad_sample="skip", skip_budget=0.5)
     assert len(list(Prepared(tmp_path / "out").items("train"))) == 1
 
 

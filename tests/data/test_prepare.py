@@ -86,7 +86,7 @@ def test_the_manifest_says_what_it_was_made_of_and_how_much_of_the_corpus_that_i
     assert manifest["counts"] == {"train": {"items": 2, "images": 2, "texts": 6}}
     assert manifest["published"] == {"items": {"train": 108_077, "images": 108_077}, "texts": {"train": 5_408_689}}
     assert manifest["fraction"] == {"all": 0.000019, "train": 0.000019, "images": 0.000019}
-    assert manifest["skipped"] == {"count": 0, "rows": []}
+    assert manifest["skipped"] == {"count": 0, "missing": 0, "rows": []}
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_are(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_a_row_that_cannot_be_used_is_an_error_or_left_out_and_counted(
     item("ok")
     item(**{"id_": "bad", **faulty})
     item("good", images=("3.jpg",))
-    manifest = prepare(MADE, tmp_path, tmp_path / "out", on_bad_sample="skip")
+    manifest = prepare(MADE, tmp_path, tmp_path / "out", on_bad_sample="skip", skip_budget=0.5)
     line = f"row 1: {fault.format(root=tmp_path)}"
-    assert manifest["skipped"] == {"count": 1, "rows": [line]}
+    assert manifest["skipped"] == {"count": 1, "missing": int("No such file" in fault), "rows": [line]}
     assert [found.id for found in Prepared(tmp_path / "out").items("train")] == ["ok", "good"]
     assert manifest["images"]["count"] == 2
     with pytest.raises(SampleError) as caught:
@@ -200,8 +200,30 @@ def test_half_a_corpus_is_an_error_or_prepared_with_its_fraction(tmp_path: Path)
     assert sorted(manifest["counts"]) == ["restval", "test", "val"]
     assert manifest["fraction"]["train"] == 0
     assert manifest["fraction"]["val"] == 2 / 5000
-    assert manifest["skipped"]["count"] == 3
+    assert (manifest["skipped"]["count"], manifest["skipped"]["missing"]) == (3, 3)
     assert manifest["skipped"]["rows"][0] == "train2014/: this folder of images is not there"
+
+
+@pytest.mark.parametrize(("budget", "allowed"), [(0.001, 0), (0.299, 2), (0.3, 3)])
+def test_more_bad_rows_than_the_budget_are_an_error_and_missing_images_are_none(
+    tmp_path: Path, item, budget: float, allowed: int
+) -> None:
+    for number in range(7):
+        item(f"good{number}", images=(f"{number}.jpg",))
+    for number in range(3):
+        item("good0")  # a second time
+        item(f"absent{number}", images=("gone.jpg",))
+    out = tmp_path / "out"
+    if allowed == 3:
+        assert prepare(MADE, tmp_path, out, on_bad_sample="skip", skip_budget=budget)["skipped"]["count"] == 6
+        return
+    with pytest.raises(DataError) as caught:
+        prepare(MADE, tmp_path, out, on_bad_sample="skip", skip_budget=budget)
+    assert str(caught.value) == (
+        f"3 of 10 rows of made cannot be used, and --skip-budget {budget:g} allows {allowed}. One of them: row 7: the "
+        "id 'good0' stands twice in 'train'. Mend or remove them, or raise --skip-budget."
+    )
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def test_a_corpus_of_which_nothing_can_be_used_is_an_error(tmp_path: Path, item) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -117,7 +120,63 @@ def test_missing_splits_images_and_manifests_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split 'dev'; it has: test, train"):
         list(Prepared(tmp_path / "out").items("dev"))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    manifest["images"]["files"] = []
+    manifest["images"] = {"count": 0, "files": []}
     (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="no image 'image-1'"):
         list(Prepared(tmp_path / "out").items("test"))
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+SHARDS = ("images-00000-of-00001.parquet", "test-00000-of-00001.parquet", "train-00000-of-00001.parquet")
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "short of ten bytes": lambda file: file.write_bytes(file.read_bytes()[:-10]),
+    "a page of HTML": lambda file: file.write_text("<html>404</html>" * 100),
+}
+
+
+@pytest.mark.parametrize("shard", SHARDS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_shard_that_is_not_whole_is_refused_at_opening_by_name(shard: str, damage: str, tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    DAMAGES[damage](tmp_path / "out" / shard)
+    with pytest.raises(DataError, match=rf"/{shard}' cannot be read .*\. Prepare the data again\."):
+        Prepared(tmp_path / "out")
+
+
+def test_the_shard_of_other_data_is_refused_at_opening(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    shutil.copyfile(tmp_path / "out" / SHARDS[0], tmp_path / "out" / SHARDS[1])
+    with pytest.raises(DataError, match=r"The shards of 'test' in '.*' have 3 rows, and \d were written"):
+        Prepared(tmp_path / "out")
+
+
+def test_one_lost_of_a_thousand_shards_is_named_at_opening(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    names = [f"images-{number:05d}-of-01000.parquet" for number in range(1000)]
+    for name in names:
+        (tmp_path / "out" / name).hardlink_to(tmp_path / "out" / SHARDS[0])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest["images"] = {"count": 3 * len(names), "files": names}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    assert Prepared(tmp_path / "out").splits == ("test", "train")
+    (tmp_path / "out" / names[637]).unlink()
+    with pytest.raises(DataError, match=names[637]):
+        Prepared(tmp_path / "out")
+
+
+def test_a_changed_byte_of_an_image_or_item_is_found_where_it_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    for shard in (SHARDS[0], SHARDS[1]):
+        file = tmp_path / "out" / shard
+        whole = file.read_bytes()
+        column = pq.ParquetFile(file).metadata.row_group(0).column(1 if shard == SHARDS[0] else 2)
+        changed = bytearray(whole)
+        changed[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises((DataError, SampleError), match=r"Prepare the data again"):
+            _ = [image.read() for item in Prepared(tmp_path / "out").items("test") for image in item.images]
+        file.write_bytes(whole)

@@ -393,6 +393,44 @@ def test_a_caption_is_cleaned_or_refused(text: str) -> None:
     assert clean_caption(cleaned) == cleaned
 
 
+CAPTIONS: dict[str, tuple[object, str]] = {
+    "plain": ("a red cup", "a red cup"),
+    "spaces around": ("  a red cup\n", "a red cup"),
+    "empty": ("", "the caption is empty"),
+    "spaces": ("   \t\n", "the caption is empty"),
+    "None": (None, "the caption is missing"),
+    "NaN": (float("nan"), "the caption is missing"),
+    "number": (3, "the caption is not text"),
+    "list": (["a"], "the caption is not text"),
+    "bytes": (b"a", "the caption is not text"),
+    "lone surrogate": ("a \ud800 cup", "the caption is not valid Unicode"),
+    "NUL": ("a\0red\0cup", "a red cup"),
+    "NUL alone": ("\0", "the caption is empty"),
+    "control characters": ("a\x1b[31m red\x7f cup", "a [31m red  cup"),
+    "combining marks": ("e" + "\u0301" * 300, "e" + "\u0301" * 300),
+    "combining marks alone": ("\u0301" * 300, "the caption is empty"),
+    "joined emoji": ("👩\u200d🚀", "👩\u200d🚀"),
+    "joiners alone": ("\u200d\u200b\ufe0f", "the caption is empty"),
+    "right to left": ("\u202eכוס אדומה\u202c", "\u202eכוס אדומה\u202c"),
+    "marks of direction alone": ("\u202e\u202c\u200f", "the caption is empty"),
+    "byte order mark": ("\ufeffa red cup", "\ufeffa red cup"),
+    "byte order mark alone": ("\ufeff", "the caption is empty"),
+    "html": ("<b>a red</b>&nbsp;cup", "<b>a red</b>&nbsp;cup"),
+    "a megabyte": ("word " * 2**18, "the caption has 1,310,720 characters, more than 20,000"),
+    "no space": ("a" * 100_000, "the caption has 100,000 characters, more than 20,000"),
+    "as long as may be": ("a" * 20_000, "a" * 20_000),
+}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_each_kind_of_caption_has_its_stated_outcome(name: str) -> None:
+    value, expected = CAPTIONS[name]
+    try:
+        assert clean_caption(value) == expected
+    except ValueError as error:
+        assert str(error) == expected  # noqa: PT017
+
+
 @given(st.text(alphabet="aA. \u00e9"), st.text(alphabet="aA. \u00e9"))
 def test_keys_agree_exactly_where_captions_do(one: str, other: str) -> None:
     assert (caption_key(one) == caption_key(other)) == (normalise(one) == normalise(other))

@@ -53,6 +53,28 @@ def test_the_samples_of_an_update_are_the_same_for_any_world_size(
     assert whole == samples(1, 1)
 
 
+@given(
+    count=st.integers(8, 60),
+    seed=st.integers(0, 9),
+    worlds=st.lists(st.sampled_from([1, 2, 4]), min_size=2, max_size=5),
+    lengths=st.lists(st.integers(1, 6), min_size=5, max_size=5),
+)
+def test_a_training_that_goes_on_with_other_numbers_of_processes_reads_what_one_reads(
+    count: int, seed: int, worlds: list[int], lengths: list[int]
+) -> None:
+    """As from 1 process to 2, back to 1 and to 4, over epochs whose last batch would not be full."""
+
+    def read(world: int, first: int, steps: int) -> list[list[int]]:
+        plans = [BatchPlan(count=count, batch_size=8, world_size=world, rank=rank, seed=seed) for rank in range(world)]
+        parts = [list(plan.batches(first, steps)) for plan in plans]
+        return [[int(i) for part in parts for i in part[step].indices] for step in range(steps)]
+
+    found: list[list[int]] = []
+    for world, length in zip(worlds, lengths, strict=False):
+        found += read(world, len(found), length)
+    assert found == read(1, 0, len(found))
+
+
 def test_batches_of_an_epoch_share_no_sample_and_the_rest_is_dropped() -> None:
     plan = BatchPlan(count=37, batch_size=8)
     assert plan.steps_per_epoch == 4

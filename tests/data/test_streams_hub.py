@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.data.shards import SIZES, caption, write_parquet, write_tars
+from tests.data.shards import SIZES, caption, png, write_parquet, write_tars
 from tests.hub_server import Blob, HubServer, Repo
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from renaissance.data.load import load_data
 from renaissance.data.sampling import BatchPlan
@@ -49,8 +49,13 @@ found = {
     "marks": [shard.mark for shard in data.train.shards],
     "whole": told(data.train, range(12)),
     "late": told(opened("hf:org/squares").train, range(7, 12)),
-    "tars": [record.captions[0] for record in opened("hf:org/tars").train],
+    "tars": [[record.captions[0], record.image.read().hex()] for record in opened("hf:org/tars").train],
+    "tars whole": told(opened("hf:org/tars").train, range(12)),
+    "tars late": told(opened("hf:org/tars").train, range(7, 12)),
+    "tar marks": [shard.mark for shard in opened("hf:org/tars").train.shards],
+    "kept": sorted(path.name.partition("-")[0] for path in Path(sys.argv[1]).iterdir()),
     "pinned": [shard.mark for shard in opened("hf:org/squares", revision="old").train.shards],
+    "fetched": [path.name for path in Path(os.environ["HF_HOME"]).rglob("*.tar")],
     "missing": fault("hf:org/nothing"),
     "split": fault("hf:org/squares", split="dev"),
 }
@@ -123,8 +128,14 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(answers: tuple[dict[s
     assert [fault.times for fault in hub.faults] == [0]
 
 
-def test_tar_shards_are_fetched_and_read(answers: tuple[dict[str, Any], HubServer, str]) -> None:
-    assert answers[0]["tars"] == [caption(number) for number in range(sum(SIZES))]
+def test_tar_shards_are_read_in_part_and_never_stored(answers: tuple[dict[str, Any], HubServer, str]) -> None:
+    found, hub, _ = answers
+    assert found["tars"] == [[caption(number), png(number).hex()] for number in range(sum(SIZES))]
+    assert found["tars late"] == found["tars whole"][7:]
+    commit = hub.repos["org/tars"].branches["main"]
+    assert found["tar marks"][0] == f"hf://datasets/org/tars@{commit}/train-00000.tar"
+    assert found["kept"] == ["hub"] * len(SIZES) + ["stream"] * 2  # an index a shard; the sizes of two splits
+    assert not found["fetched"]
 
 
 def test_what_is_not_there_is_told(answers: tuple[dict[str, Any], HubServer, str]) -> None:

@@ -10,12 +10,15 @@ import torch
 
 from renaissance.api import Features
 from renaissance.data.load import load_data
+from renaissance.data.prepared import ParquetImage
 from renaissance.errors import CapabilityError, DataError, NonFiniteError, SpecError
 from renaissance.evaluation.choosing import Measure
-from renaissance.evaluation.evaluate import evaluate, evaluate_split
+from renaissance.evaluation.evaluate import evaluate
 from renaissance.evaluation.scorer import ModelScorer
+from renaissance.evaluation.splits import evaluate_split
 from renaissance.progress import Silent
 from renaissance.recipe.data import WorldData
+from tests.evaluation.prepared_cases import captioned, write
 
 WORLD = WorldData(train=8, test=6, captions=2, image_size=32)
 
@@ -160,3 +163,38 @@ def test_a_split_of_one_image_cannot_be_matched(model: Any, cache: Path) -> None
             {"itm": Measure(model.plan.tasks["itm"].entry, model.tasks["itm"])},
             progress=Silent(),
         )
+
+
+def test_records_of_one_image_are_one_image_with_all_their_captions(model: Any, tmp_path: Path, cache: Path) -> None:
+    """As the regions of Visual Genome: two rows of one image would tie with each other."""
+    regions = [captions | {"images": [number // 2]} for number, captions in enumerate(captioned(*range(8)))]
+    (scores,) = evaluate(model, write(tmp_path / "genome", "visual-genome", {"test": regions}))
+    assert (scores.images, scores.captions, scores.distinct_texts) == (4, 16, 16)
+    by_name = {score.name: score for score in scores.scores["retrieval"]}
+    assert (by_name["text R@1"].n, by_name["text R@1"].units, by_name["text R@1"].ties) == (4, 4, 0.0)
+    assert (by_name["image R@1"].n, by_name["image R@1"].units) == (16, 4)
+
+
+def test_an_image_is_decoded_once_where_bad_ones_are_left_out(
+    model: Any, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "coco", "coco-captions", {"test": captioned(*range(5))})
+    reads: list[str] = []
+    read = ParquetImage.read
+
+    def counted(image: ParquetImage) -> bytes:
+        reads.append(image.name)
+        data = read(image)
+        return data[:60] if image.name.endswith("p2") else data
+
+    monkeypatch.setattr(ParquetImage, "read", counted)
+    (scores,) = evaluate(model, folder, on_bad_sample="skip", batch_size=2)
+    assert sorted(reads) == [f"coco/p{number}" for number in range(5)]
+    assert (scores.images, len(scores.skipped)) == (4, 1)
+    assert "p2" in scores.skipped[0]
+
+
+def test_what_is_left_out_changes_no_score_of_the_others(model: Any, tmp_path: Path, cache: Path) -> None:
+    folder = write(tmp_path / "coco", "coco-captions", {"test": captioned(*range(5))})
+    (one,), (other,) = (evaluate(model, folder, on_bad_sample=how) for how in ("error", "skip"))
+    assert one == other

@@ -71,7 +71,7 @@ def question(number: int, colour: str) -> dict[str, Any]:
 
 def two(number: int, colour: str) -> dict[str, Any]:
     told = str(number % 3 == 0)
-    images = [f"p{number}", f"p{max(0, number - 1)}"]
+    images = [f"p{number}", f"p{number ^ 1}"]  # a split has an even number: no image is in two
     return {"images": images, "texts": ["one is red"], "label": told, "fields": {"identifier": f"dev-{number}-0-0"}}
 
 

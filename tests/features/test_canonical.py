@@ -108,10 +108,10 @@ def test_every_call_has_a_canonical_shape(vision: TinyVision, text: TinyText) ->
     vision.calls.clear()
     text.calls.clear()
     encode_canonical(vision, VisionInput(pictures(11)))
-    encode_canonical(text, sentences([*[3] * 9, 30]))
-    assert vision.calls == [(8, 3, 64, 64)] * 2
+    encode_canonical(text, sentences([*[3] * 9, 17, 30]))
+    assert vision.calls == [(4, 3, 64, 64)] * 3
     # 30 tokens are the most that this tower takes: its last bucket ends there
-    assert text.calls == [(8, 8), (8, 8), (8, 30)]
+    assert text.calls == [(8, 8), (8, 8), (2, 24), (2, 30)]
 
 
 def test_the_result_is_what_the_tower_computes(vision: TinyVision, text: TinyText) -> None:

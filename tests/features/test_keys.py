@@ -1,21 +1,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from renaissance.api import Features, TextInput, VisionInput
-from renaissance.data.records import Record
 from renaissance.features.keys import content_digest, kernel_facts, store_facts, store_key, tower_digest
-from renaissance.features.samples import image_digests, store_captions, store_images
-from renaissance.toolkit.images import ImageProcessor
+from renaissance.features.parts import Stored, stored_parts
+from tests.features.towers import TinyText
 
 CPU = torch.device("cpu")
 
@@ -28,9 +24,13 @@ def tower() -> nn.Module:
 def facts(**changes: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "tower": tower_digest(tower(), {"width": 4}),
+        "name": "Tower",
+        "modality": "vision",
+        "depth": None,
+        "layers": 0,
         "dtype": torch.float32,
+        "kept": torch.float32,
         "processor": {"mean": [0.5, 0.5, 0.5]},
-        "samples": [content_digest("a"), content_digest("b")],
         "kernel": kernel_facts(CPU),
     }
     return store_facts(**{**given, **changes})
@@ -47,11 +47,6 @@ def test_equal_content_has_an_equal_key() -> None:
     assert store_key(facts()) == store_key(facts())
 
 
-def test_the_order_of_samples_does_not_matter_and_repeats_neither() -> None:
-    a, b = content_digest("a"), content_digest("b")
-    assert store_key(facts(samples=[a, b])) == store_key(facts(samples=[b, a, b]))
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -59,10 +54,11 @@ def test_the_order_of_samples_does_not_matter_and_repeats_neither() -> None:
         {"tower": digest_after(lambda module: module[0].weight[0, 0, 0, 0].add_(1e-6))},
         {"tower": digest_after(lambda module: module[1].running_var[0].add_(1))},
         {"tower": digest_after(lambda module: module.half())},
+        {"depth": 6},
+        {"layers": 2},
         {"dtype": torch.bfloat16},
+        {"kept": torch.float16},
         {"processor": {"mean": [0.5, 0.5, 0.4]}},
-        {"samples": [content_digest("a")]},
-        {"samples": [content_digest("a"), content_digest("B")]},
         {"kernel": {**kernel_facts(CPU), "torch": "0.1"}},
     ],
 )
@@ -70,91 +66,52 @@ def test_the_key_follows_the_content(changes: dict[str, Any]) -> None:
     assert store_key(facts(**changes)) != store_key(facts())
 
 
-def test_the_kernel_names_threads_capability_and_libraries() -> None:
-    assert {"cpu", "threads", "torch", "transformers", "timm", "pillow"} <= set(kernel_facts(CPU))
+def test_the_kernel_names_threads_capability_and_all_that_computes_or_decodes() -> None:
+    assert {"cpu", "threads", "torch", "torchvision", "timm", "pillow", "simplejpeg"} <= set(kernel_facts(CPU))
 
 
 def test_the_facts_are_json() -> None:
     assert json.loads(json.dumps(facts())) == facts()
 
 
-@dataclass(frozen=True)
-class File:
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    def read(self) -> bytes:
-        return self.path.read_bytes()
+# --- of what is stored of a model -------------------------------------------------------------------------------------
 
 
-class TinyVision(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.patches = nn.Conv2d(3, 4, 8, 8)
-        self.processor = ImageProcessor((16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        self.calls = 0
-
-    def forward(self, inputs: VisionInput, layers: Sequence[int] = ()) -> Features:
-        self.calls += 1
-        tokens = self.patches(self.processor.normalise(inputs.pixels)).flatten(2).transpose(1, 2)
-        return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
-
-
-def records(folder: Path, colours: Sequence[str]) -> list[Record]:
-    made = []
-    for index, colour in enumerate(colours):
-        path = folder / f"{index}.png"
-        Image.new("RGB", (20, 20), colour).save(path)
-        made.append(Record(str(index), File(path), (colour,), f"row {index}"))
-    return made
-
-
-def test_images_of_records_are_stored_and_found_by_their_bytes(tmp_path: Path) -> None:
-    vision, some = TinyVision().eval(), records(tmp_path, ["red", "blue", "red"])
-    store = store_images(tmp_path / "features", vision, some, config={})
-    rows = [store.rows[digest] for digest in image_digests(some)]
-    assert rows == [0, 1, 0]
-    pictures = vision.processor([Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "red")])
+def changed_weight(part: Stored) -> None:
     with torch.no_grad():
-        torch.testing.assert_close(store.read(rows).tokens, vision(pictures).tokens)
+        next(iter(part.tower.parameters())).view(-1)[0] += 1e-6
 
 
-def test_a_changed_image_means_another_store(tmp_path: Path) -> None:
-    vision = TinyVision().eval()
-    first = store_images(tmp_path / "features", vision, records(tmp_path, ["red"]), config={})
-    calls = vision.calls
-    assert store_images(tmp_path / "features", vision, records(tmp_path, ["red"]), config={}).key == first.key
-    assert vision.calls == calls
-    assert store_images(tmp_path / "features", vision, records(tmp_path, ["blue"]), config={}).key != first.key
+def changed_config(part: Stored) -> None:
+    real = part.tower.save
+    part.tower.save = lambda folder: {**real(folder), "width": 7}
 
 
-class TinyText(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(300, 4)
-        self.processor = Letters()
-
-    def forward(self, inputs: TextInput, layers: Sequence[int] = ()) -> Features:
-        return Features(self.words(inputs.token_ids), inputs.mask)
+def changed_preprocessing(part: Stored) -> None:
+    real = part.tower.processor.describe
+    part.tower.processor.describe = lambda: {**real(), "kind": "capitals"}
 
 
-class Letters:
-    class facts:  # noqa: N801  # stands for a TokenizerFacts
-        pad_id, max_tokens = 0, 64
-
-    def __call__(self, texts: Sequence[str]) -> TextInput:
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(list(text.encode())) for text in texts], batch_first=True)
-        return TextInput(ids, ids > 0)
-
-    def describe(self) -> dict[str, str]:
-        return {"kind": "letters"}
+@pytest.mark.parametrize("change", [changed_weight, changed_config, changed_preprocessing])
+def test_a_change_of_weights_config_or_preprocessing_is_another_store(change: Callable[[Stored], None]) -> None:
+    before, part = Stored("text", TinyText().eval()).key(), Stored("text", TinyText().eval())
+    assert part.key() == before
+    change(part)
+    assert part.key() != before
 
 
-def test_captions_are_found_by_their_content(tmp_path: Path) -> None:
-    store = store_captions(tmp_path, TinyText().eval(), ["a red cup", "a cup"], config={})
-    features = store.read([store.rows[content_digest("a cup")]])
-    assert features.tokens.shape == (1, 5, 4)
+def test_the_key_of_first_blocks_does_not_follow_what_comes_after_them(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model(rules="frozen text[:1]").eval()
+    part = stored_parts(model.encoder)["text"]
+    before = part.key()
+    with torch.no_grad():
+        next(iter(model.encoder.text.blocks[1].parameters())).add_(1)
+    assert part.key() == before
+    with torch.no_grad():
+        next(iter(model.encoder.text.blocks[0].parameters())).add_(1)
+    assert part.key() != before
+
+
+def test_a_tower_is_saved_for_its_config_and_leaves_nothing(tmp_path: Path) -> None:
+    assert Stored("text", TinyText()).facts()["name"] == "TinyText"
+    assert content_digest("a") != content_digest("b")

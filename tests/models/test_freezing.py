@@ -11,7 +11,11 @@ from torch import nn
 
 from renaissance.errors import SpecError
 from renaissance.models.freezing import freeze, hold_statistics, hold_still
-from renaissance.spec import Layers, Part
+from renaissance.spec import Layers, Part, PartRule
+
+
+def frozen(part: Part) -> PartRule:
+    return PartRule(action="frozen", part=part)
 
 
 def block() -> nn.Module:
@@ -69,21 +73,23 @@ def test_held_statistics_leave_the_weights_trainable() -> None:
         (Part(name="text", layers=Layers(start=None, stop=1)), {"text.blocks.0", "text.model.embeddings"}),
         (Part(name="text", layers=Layers(start=None, stop=2)), {"text.blocks", "text.model.embeddings"}),
         (Part(name="text", layers=Layers(start=None, stop=-1)), {"text.blocks.0", "text.model.embeddings"}),
-        (Part(name="text", layers=Layers(start=0, stop=None)), {"text.blocks", "text.model.embeddings"}),
+        (Part(name="text", layers=Layers(start=0, stop=None)), {"text"}),
+        (Part(name="text", layers=Layers(start=-1, stop=None)), {"text.blocks.1"}),
+        (Part(name="fusion", layers=Layers(start=1, stop=2)), {"fusion.layers.1"}),
         (Part(name="vision", group="embeddings"), {"vision.model.embeddings"}),
         (Part(name="fusion"), {"fusion"}),
     ],
 )
 def test_exactly_the_named_part_is_held(part: Part, held: set[str], tiny_model: Callable[..., Any]) -> None:
     encoder = tiny_model(("itm",)).encoder
-    freeze(encoder, [part])
+    freeze(encoder, [frozen(part)])
     for name, parameter in encoder.named_parameters():
         assert parameter.requires_grad is not any(name == h or name.startswith(f"{h}.") for h in held), name
 
 
 def test_layers_beyond_the_last_are_refused(tiny_model: Callable[..., Any]) -> None:
-    with pytest.raises(SpecError, match=r"The text tower has 2 layers; 'frozen text\[:3\]' reaches beyond them"):
-        freeze(tiny_model(("itm",)).encoder, [Part(name="text", layers=Layers(start=None, stop=3))])
+    with pytest.raises(SpecError, match=r"The text tower has 2 layers; 'text\[:3\]' reaches beyond them"):
+        freeze(tiny_model(("itm",)).encoder, [frozen(Part(name="text", layers=Layers(start=None, stop=3)))])
 
 
 @pytest.mark.parametrize(("stop", "fault"), [(-2, "holds none"), (0, "holds none"), (-3, "reaches beyond")])
@@ -91,11 +97,11 @@ def test_a_range_that_the_build_shows_to_be_wrong_is_refused(
     stop: int, fault: str, tiny_model: Callable[..., Any]
 ) -> None:
     with pytest.raises(SpecError, match=fault):
-        freeze(tiny_model(("itm",)).encoder, [Part(name="text", layers=Layers(start=None, stop=stop))])
+        freeze(tiny_model(("itm",)).encoder, [frozen(Part(name="text", layers=Layers(start=None, stop=stop)))])
 
 
 def test_layers_of_a_tower_that_does_not_list_them_are_refused(tiny_model: Callable[..., Any]) -> None:
     encoder = tiny_model(("itm",)).encoder
     encoder.text.blocks = nn.ModuleList()
     with pytest.raises(SpecError, match="does not list its layers; write 'frozen text'"):
-        freeze(encoder, [Part(name="text", layers=Layers(start=None, stop=1))])
+        freeze(encoder, [frozen(Part(name="text", layers=Layers(start=None, stop=1)))])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from renaissance.api import Batch, VisionInput
 from renaissance.data.captions import caption_key
-from renaissance.training.train_step import EncodedBatch
+from renaissance.training.encoded import EncodedBatch
 from tests.importing.open_clip_models import CAPTIONS
 
 
@@ -25,7 +25,7 @@ def batch_of(assembly: Any, pictures: list[Image.Image]) -> Batch:
     assert not texts.mask.all()
     each = torch.arange(len(pictures))
     images: VisionInput = assembly.encoder.vision.processor(pictures)
-    return Batch(images, texts, torch.stack([each, each], 1), each * 0, each, each, keys.unsqueeze(1), keys)
+    return Batch(images, texts, torch.stack([each, each], 1), each * 0, each, each, keys.unsqueeze(1), keys, each, each)
 
 
 def centred(pictures: list[Image.Image]) -> torch.Tensor:

@@ -73,6 +73,14 @@ def test_a_window_of_a_photograph_is_within_45_decibels_of_torchvision(
     assert decibels(pixels, chain(256, 224, interpolation)(image)) > 45
 
 
+@pytest.mark.parametrize("resized", [255, 256, 257])
+@pytest.mark.parametrize("length", [254, 255, 256, 257, 258])
+def test_a_side_that_nearly_keeps_its_size_is_resized_all_the_same(length: int, resized: int) -> None:
+    image = photo(length, length)
+    pixels = processor(image_size=(224, 224), crop=224 / resized)([image]).pixels[0]
+    assert decibels(pixels, chain(resized, 224, "bicubic")(image)) > 45
+
+
 def test_size_before_the_crop_rounds_down_as_in_timm() -> None:
     image = photo(400, 300)
     pixels = processor(image_size=(224, 224), crop=0.9)([image]).pixels[0]

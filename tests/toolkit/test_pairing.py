@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from renaissance.toolkit.pairing import first_of_equal, other_images, positives
+from renaissance.toolkit.pairing import belonging, first_of_equal, other_images, positives, told_together
 
 CHECKS = settings(deadline=None, max_examples=150, derandomize=True)
 few_keys = st.integers(1, 4)
@@ -64,3 +64,22 @@ def test_a_draw_depends_on_its_own_key_alone() -> None:
 def test_the_first_of_equal_keys_is_kept(keys: list[int]) -> None:
     found = first_of_equal(torch.tensor(keys, dtype=torch.int64))
     assert found.tolist() == [key not in keys[:place] for place, key in enumerate(keys)]
+
+
+def test_rows_of_one_image_share_the_captions_that_any_of_them_tells() -> None:
+    captions, texts = batch([[1, 2], [3], [4]], [1, 2, 3, 4])
+    images = torch.tensor([7, 8, 7])
+    assert belonging(captions, images, texts).int().tolist() == [[1, 1, 0, 1], [0, 0, 1, 0], [1, 1, 0, 1]]
+
+
+@given(sample=batches)
+@CHECKS
+def test_rows_of_different_images_have_their_own_captions_alone(sample: tuple[Tensor, Tensor]) -> None:
+    captions, texts = sample
+    assert torch.equal(belonging(captions, torch.arange(len(captions)), texts), positives(captions, texts))
+
+
+def test_captions_of_one_image_are_put_together() -> None:
+    captions, _ = batch([[1, 2], [3], [4]], [1])
+    assert told_together(captions, torch.tensor([7, 8, 7])).tolist() == [[1, 2, 4, 0], [3, 0, 0, 0], [1, 2, 4, 0]]
+    assert told_together(captions, torch.arange(3)).tolist() == captions.tolist()

@@ -49,7 +49,7 @@ def test_contrast_fills_its_queue_with_what_the_teacher_made(tiny_model: Callabl
     step(second)
     rows = step.momentum.queues["itc"].rows
     assert {name: tuple(value.shape) for name, value in rows.items()} == {
-        "images": (6, 16), "caption_keys": (6, 2), "texts": (6, 16), "text_keys": (6,),
+        "images": (6, 16), "caption_keys": (6, 2), "image_keys": (6,), "texts": (6, 16), "text_keys": (6,),
     }  # fmt: skip
     assert rows["text_keys"].tolist() == [*second.text_keys.tolist(), *first.text_keys[:2].tolist()]
     torch.testing.assert_close(rows["images"].norm(dim=1), torch.ones(6))

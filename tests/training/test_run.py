@@ -224,7 +224,7 @@ def test_scores_say_what_was_measured_on_what_and_after_which_training(whole: Pa
 
 def test_the_scores_of_a_run_are_those_of_its_saved_model(long_recipe: dict[str, Any], whole: Path) -> None:
     model = load(whole / "model")
-    (measured,) = evaluate(model, validate_recipe(long_recipe).data)
+    (measured,) = evaluate(model, validate_recipe(long_recipe).data, blind=True)
     written = [row for row in json.loads((whole / "scores.json").read_text())["scores"] if row["model"] == "trained"]
     assert [{"model": "trained", **row} for row in measured.rows()] == written
 
@@ -307,7 +307,7 @@ def test_a_run_is_not_resumed_on_other_samples(long_recipe: dict[str, Any], tmp_
 
 def test_what_to_do_with_a_bad_sample_may_change_on_resume(long_recipe: dict[str, Any], tmp_path: Path) -> None:
     interrupted(long_recipe, tmp_path / "run", 6)
-    resumed = run({**long_recipe, "on_bad_sample": "skip"}, out=tmp_path / "run", resume=True)
+    resumed = run({**long_recipe, "on_bad_sample": "skip", "skip_budget": 0.1}, out=tmp_path / "run", resume=True)
     assert resumed.scores["training"]["updates"] == 12
 
 
@@ -522,10 +522,25 @@ def test_a_bad_image_stops_a_run_and_is_named_with_its_row(
 
 def test_skipped_samples_are_counted_and_named(tiny_recipe: Recipes, broken_data: Path, tmp_path: Path) -> None:
     data = {"kind": "images", "path": str(broken_data), "hold_out": []}
-    recipe = tiny_recipe(data=data, evaluation={"untrained": False}, on_bad_sample="skip", budget={"epochs": 1})
+    recipe = tiny_recipe(
+        data=data, evaluation={"untrained": False}, on_bad_sample="skip", skip_budget=0.5, budget={"epochs": 1}
+    )
     done = run(recipe, out=tmp_path / "run")
     assert len(done.scores["skipped"]) == 1
     assert "3.png" in done.scores["skipped"][0]
+
+
+def test_one_sample_that_a_blind_twin_cannot_have_is_told_before_anything_is_written(
+    tiny_recipe: Recipes, broken_data: Path, tmp_path: Path
+) -> None:
+    lines = [{"image": f"{number}.png", "caption": f"a picture of number {number}"} for number in range(12)]
+    lines += [{"image": "7.png", "caption": line["caption"]} for line in lines if line["image"] != "7.png"]
+    (broken_data / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = {"kind": "images", "path": str(broken_data), "hold_out": []}
+    recipe = tiny_recipe(data=data, evaluation={"untrained": False, "blind": "text"}, on_bad_sample="skip")
+    with pytest.raises(DataError, match=r"no other sample has 12 texts unlike those of '7"):
+        run({**recipe, "skip_budget": 0.5}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # --- a start from a saved model ---------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from renaissance.errors import CheckpointError, SpecError
+from renaissance.recipe.freezing import Freezing
 from renaissance.recipe.training import Optimiser
 from renaissance.training.optimiser import make_optimiser
 from renaissance.training.run import run
+from renaissance.training.stages import begin_stage, stages_of
 from renaissance.training.teacher import PREFIX, Kept, Momentum
 from renaissance.training.train_step import TrainStep
 
@@ -110,6 +112,43 @@ def test_what_is_frozen_is_shared_with_the_teacher(tiny_model: Callable[..., Any
     trained(step, tiny_batch(model), 1)
 
 
+def test_the_teacher_follows_what_a_later_stage_thaws(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
+    model = tiny_model({"mlm": {"distillation": 0.4, "momentum": 0.5, "at_least_one": True}}, "frozen both")
+    plan = stages_of(model, Freezing.model_validate({"stages": [{"at": 1, "thaw": ["text"]}]}), steps=9)
+    step, batch = TrainStep(model, {"mlm": 1.0}, stages=plan), tiny_batch(model)
+    (teacher,) = step.momentum.distinct
+    trained(step, batch, 1)
+    student = dict(model.encoder.text.named_parameters())
+    before = {name: value.clone() for name, value in student.items()}
+    assert all(torch.equal(value, student[name]) for name, value in teacher.encoder.text.named_parameters())
+    begin_stage(step, make_optimiser(step, Optimiser()), plan, 1, Optimiser())
+    trained(step, batch, 1)
+    for name, value in teacher.encoder.text.named_parameters():
+        torch.testing.assert_close(value, (before[name] + student[name]) / 2, rtol=1e-5, atol=1e-6)
+    assert not all(torch.equal(before[name], value) for name, value in student.items())
+    own = dict(model.encoder.vision.named_parameters())
+    assert all(value is own[name] for name, value in teacher.encoder.vision.named_parameters())
+
+
+def test_what_a_teacher_makes_of_a_batch_has_no_graph(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
+    model = tiny_model({"mlm": {"distillation": 0.4, "distillation_ramp": 0, "at_least_one": True}})
+    task, joints = model.tasks["mlm"], []
+    own_loss, scale = task.loss, torch.ones((), requires_grad=True)
+
+    def lesson(encoded: Any, batch: Any, published: Any) -> Any:
+        made = task.pairs(encoded, batch, published)
+        return replace(made, vision=replace(made.vision, tokens=made.vision.tokens * scale))
+
+    def loss(encoded: Any, *args: Any) -> Any:
+        joints.append(encoded.taught["mlm"].joint)
+        return own_loss(encoded, *args)
+
+    task.lesson, task.loss = lesson, loss
+    TrainStep(model, {"mlm": 1.0})(tiny_batch(model)).loss.backward()
+    assert [joint.text.tokens.requires_grad for joint in joints] == [False]
+    assert scale.grad is None
+
+
 def test_stored_features_reach_the_teacher_too(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
     model = tiny_model({"itc": {"width": 16, "distillation": 0.5, "distillation_ramp": 0}}, "frozen both").eval()
     batch = tiny_batch(model)
@@ -186,6 +225,20 @@ def test_a_resumed_run_has_the_weights_teacher_and_queue_of_an_uninterrupted_one
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     saved = load_file(tmp_path / "cut" / "model" / "model.safetensors")
     assert not any(name.startswith(PREFIX) for name in saved)
+
+
+def test_a_training_in_stages_keeps_the_teachers_own_copy_of_what_is_thawed(
+    tiny_recipe: Callable[..., Any], tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    recipe = recipe_of(tiny_recipe, tiny_spec)
+    stages = {"stages": [{"at": 2, "thaw": ["text[-1:]"]}]}
+    del recipe["tasks"]["mim"]  # which a frozen vision tower would learn nothing from
+    run({**recipe, "start": tiny_spec("frozen both"), "freezing": stages}, out=tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "checkpoints/step-00000006/model.safetensors")
+    own = {name for name in kept if name.startswith(f"{PREFIX}teacher.0.995/encoder.text.") and "weight" in name}
+    thawed = {name for name in own if ".blocks.1." in name}
+    assert thawed == own != set()
+    assert all(not torch.equal(kept[name], kept[name.partition("/")[2]]) for name in own)
 
 
 def test_a_checkpoint_without_the_teacher_is_refused(tiny_model: Callable[..., Any], tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from renaissance.data.records import ImageSource
 from renaissance.errors import MissingPackageError, SampleError
 
 BITS = 64
-# Measured on pictures of 136 to 160 pixels: halved and saved as JPEG of quality 75, 98% are within 6 bits.
+# Measured on 400 drawings, halved and saved as JPEG of quality 75: 99% of each of 64, 136 and 160 pixels are within 6
+# bits, and of pairs of different drawings 15 of 79,800.
 MAX_BITS = 6
-# The same copies differ by at most 33 of 255 in a cell of the grid; pictures that are not copies, by 56 and more.
+# The same copies differ in one cell of the grid by up to 46 of 255 at 160 pixels and 63 at 136: 99% and 96% of them are
+# within 40, those of 64 pixels mostly not. Saved as JPEG at their size, all within 22. Different drawings: 70 and more.
 GRID = 16
 MAX_DIFFERENCE = 40
 # At so many candidates of one picture, such as pages of one colour, the nearest are compared.

@@ -106,15 +106,22 @@ def _by_id(one: Source, these: Images, other: Source, those: Images) -> Iterator
 
 def _keys(source: Source, images: Images) -> Iterator[tuple[int, str]]:
     """Yield the ids that mean the same in other corpora."""
-    space = SPACES.get(source.layout)
     for index, image_id in enumerate(images.ids):
-        given, colon, rest = image_id.partition(":")
-        named = given if colon and _NAMED.fullmatch(f"{given}:") else space
-        if named is not None:
-            key = rest if colon else image_id.rpartition("/")[2]
-            number = _NUMBER.fullmatch(key)
-            yield index, f"{named}:{number[1] if number else key}"
+        key = corpus_key(source.layout, image_id)
+        if key is not None:
+            yield index, key
     yield from images.also.items()
+
+
+def corpus_key(layout: str, image_id: str) -> str | None:
+    """Return what an image of a layout is called in every layout of its corpus ("coco:391895"); None: nothing."""
+    given, colon, rest = image_id.partition(":")
+    named = given if colon and _NAMED.fullmatch(f"{given}:") else SPACES.get(layout)
+    if named is None:
+        return None
+    key = rest if colon else image_id.rpartition("/")[2]
+    number = _NUMBER.fullmatch(key)
+    return f"{named}:{number[1] if number else key}"
 
 
 def _by_content(these: Images, those: Images) -> Iterator[tuple[int, int]]:

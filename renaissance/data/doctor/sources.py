@@ -5,7 +5,8 @@ Rows are read without the readers' own checks, since a missing image or a damage
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from renaissance.api import Item
-from renaissance.data.prepared import ParquetImage, Prepared, is_prepared
+from renaissance.data.prepared import MANIFEST, ParquetImage, is_prepared
 from renaissance.data.readers.tabular import read_images
 from renaissance.data.records import ImageSource, Record
 from renaissance.errors import DataError
@@ -106,8 +107,8 @@ def _parts(given: str) -> tuple[Path, tuple[str, ...]]:
 def _opened(path: Path, cache: Path) -> PreparedSource | FolderSource:
     place = path.resolve()
     if is_prepared(path):
-        prepared = Prepared(path)
-        return PreparedSource(place.name, str(prepared.manifest["layout"]), place, prepared)
+        manifest = _manifest(path)
+        return PreparedSource(place.name, str(manifest["layout"]), place, manifest)
     read = read_images(path, Columns(), cache=cache, on_bad_sample="skip")
     return FolderSource(place.name, "image-folder", place, tuple(read.records), tuple(read.skipped))
 
@@ -119,19 +120,19 @@ class PreparedSource:
     name: str
     layout: str
     place: Path
-    prepared: Prepared
+    manifest: Mapping[str, Any]
     trained: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits of the manifest."""
-        return self.prepared.splits
+        return tuple(self.manifest["splits"])
 
     @property
     def count(self) -> int:
         """The images of the manifest."""
-        return int(self.prepared.manifest["images"]["count"])
+        return int(self.manifest["images"]["count"])
 
     def images(self) -> Iterator[tuple[str, ImageSource]]:
         """Yield ids and images, shard by shard."""
@@ -150,16 +151,15 @@ class PreparedSource:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Compare the rows of the shards with the counts of the manifest."""
-        manifest = self.prepared.manifest
+        manifest = self.manifest
         for table, facts in (("images", manifest["images"]), *manifest["splits"].items()):
             found = sum(_opened_file(file).metadata.num_rows for file in self._files(table))
             if found != facts["count"]:
                 yield "manifest does not fit", f"{table}: {found:,} rows, and the manifest says {facts['count']:,}"
 
     def _files(self, table: str) -> list[Path]:
-        manifest = self.prepared.manifest
-        facts = manifest["images"] if table == "images" else manifest["splits"][table]
-        return [self.prepared.folder / name for name in facts["files"]]
+        facts = self.manifest["images"] if table == "images" else self.manifest["splits"][table]
+        return [self.place / name for name in facts["files"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +216,17 @@ def _item(row: dict[str, Any]) -> Item:
         target=row["target"],
         fields={field["name"]: field["value"] for field in row["fields"] or ()},
     )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest as it is; `Prepared` would refuse shards that do not fit it, and here they are told of."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if {"layout", "splits", "images"} <= set(manifest):
+            return dict(manifest)
+    except (OSError, ValueError, TypeError):
+        pass
+    raise DataError(f"The manifest of '{folder}' is damaged. Prepare the data again.")
 
 
 def _opened_file(file: Path) -> pq.ParquetFile:

@@ -2,7 +2,8 @@
 
 Word order is that of captions of COCO (`coco_karpathy_test.json` with `val2014/`) and Flickr30k (`flickr30k_test.json`
 with `flickr30k-images/`), as [{image, caption: [...]}]. As published they hold the captions alone: what the words are
-shuffled to is in `shuffles.py`. An entry that has `caption_options` (the true one first) is taken as it is.
+shuffled to is in `shuffles.py`, and the subset is then called "coco-order (own shuffles)". An entry that has
+`caption_options` (the true one first) is taken as it is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ FILES = {
     "coco-order": ORDER_FILES[0],
     "flickr30k-order": ORDER_FILES[1],
 }
+# said in the name of the subset, so that it stands beside each score: such a one is not to be put beside published ones
+OWN = " (own shuffles)"
 _CROP = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 
 
@@ -76,11 +79,12 @@ def _swapped(subset: str, images: Path, row: str, test: tuple[int, Any]) -> RawI
 
 @dataclass(frozen=True, slots=True)
 class _Caption:
-    """A caption of an image, or the candidates that are published for it."""
+    """A caption of an image, or the candidates that are published for it; `own`: they were shuffled here."""
 
     key: str
     image: Any
     texts: Callable[[], tuple[str, ...]]
+    own: bool = False
 
 
 def _captions(file: Path, problems: Problems) -> Iterator[tuple[str, _Caption]]:
@@ -95,7 +99,7 @@ def _captions(file: Path, problems: Problems) -> Iterator[tuple[str, _Caption]]:
         captions = entry["caption"] if isinstance(entry["caption"], list) else [entry["caption"]]
         for place, caption in enumerate(captions):
             texts = partial(_shuffled, caption)
-            yield f"{row}, caption {place}", _Caption(f"{number}-{place}", entry.get("image"), texts)
+            yield f"{row}, caption {place}", _Caption(f"{number}-{place}", entry.get("image"), texts, own=True)
 
 
 def _published(options: Any) -> tuple[str, ...]:
@@ -118,7 +122,7 @@ def _ordered(subset: str, root: Path, row: str, caption: _Caption) -> RawItem:
         images=(RawImage(_image_id(subset, path), path),),
         texts=texts,
         target=0,
-        fields={"subset": subset},
+        fields={"subset": subset + OWN if caption.own else subset},
     )
 
 

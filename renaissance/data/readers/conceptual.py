@@ -91,7 +91,7 @@ def _item(root: Path, corpus: str, split: str, row: _Row, problems: Problems) ->
         return None
     path = next((path for path in row.paths if path.is_file()), None)
     if path is None:
-        problems.report(name, f"its image is not there; looked for '{row.paths[0].name}'")
+        problems.report(name, f"its image is not there; looked for '{row.paths[0].name}'", missing=True)
         return None
     image = RawImage(f"{corpus}:{path.relative_to(root).as_posix()}", path)
     return RawItem(split=split, id=f"{split}-{row.number}", row=name, images=(image,), texts=texts)

@@ -1,7 +1,6 @@
 """The published layouts that `renaissance data prepare` reads. Imports no torch.
 
-Where the published counts come from: COCO and Flickr30k from the split files of Karpathy and Fei-Fei; Visual Genome
-from its page; Conceptual Captions and SBU from theirs (rows of URLs, of which fewer can be downloaded).
+Where each published count was read is said with it; what no source was found for is said too.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ _CAPTIONS = (
         files=("dataset_coco.json", "train2014/", "val2014/"),
         counts={"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000, "images": 123_287},
         texts={"train": 414_113, "restval": 152_634, "val": 25_010, "test": 25_010},
+        counted="the split file, as others sum it: 113,287 images with 566,747 texts in train and restval, "
+        "25,010 texts in test; arXiv 2201.12086, section 5, rounds to 113k/5k/5k images",
     ),
     Layout(
         name="flickr30k",
@@ -33,6 +34,8 @@ _CAPTIONS = (
         files=("dataset_flickr30k.json", "flickr30k-images/"),
         counts={"train": 29_000, "val": 1_014, "test": 1_000, "images": 31_014},
         texts={"train": 145_000, "val": 5_070, "test": 5_000},
+        counted="the split file, as arXiv 2201.12086, section 5, rounds it: 29k/1k/1k images; the exact 1,014 was not "
+        "found elsewhere",
     ),
     Layout(
         name="visual-genome",
@@ -43,6 +46,7 @@ _CAPTIONS = (
         optional=("image_data.json",),
         counts={"train": 108_077, "images": 108_077},
         texts={"train": 5_408_689},
+        counted="arXiv 1602.07332 says 108K images; 108,077 and 5,408,689 as works that read version 1.2 count them",
     ),
     Layout(
         name="conceptual-captions",
@@ -52,6 +56,7 @@ _CAPTIONS = (
         files=(),
         optional=("*_annot.json", "train.json", "val.json", "Train_GCC-training.tsv", "Validation_GCC-*.tsv"),
         counts={"train": 3_318_333, "val": 15_840},
+        counted="ai.google.com/research/ConceptualCaptions; the dataset card conceptual_captions of the Hub",
     ),
     Layout(
         name="sbu",
@@ -61,6 +66,7 @@ _CAPTIONS = (
         files=(),
         optional=("annot.json", "train_annot.json", "train.json", "SBU_captioned_photo_dataset_*.txt"),
         counts={"train": 1_000_000},
+        counted="its name and paper, which say a million; no other count was found",
     ),
     Layout(
         name="image-folder",

@@ -1,8 +1,7 @@
 """The published layouts of labelled corpora, and where they are downloaded. Imports no torch.
 
-Where the published counts come from: the papers and pages of the corpora. RefCOCO's are of sentences, as items are, in
-the splits of UNC and UMD. ARO's are those of its four parts together. GLUE has none here, as any of its nine tasks may
-be prepared alone; nor has SugarCrepe, whose total is not settled here.
+Where each published count was read is said with it. RefCOCO's are of sentences, as items are. GLUE has none here, as
+any of its nine tasks may be prepared alone; nor has SugarCrepe, whose total is not settled here.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ LABELLED = (
         files=("v2_OpenEnded_mscoco_*_questions.json",),
         optional=("v2_mscoco_*_annotations.json", "train2014/", "val2014/", "test2015/"),
         counts={"train": 443_757, "val": 214_354, "test-dev": 107_394, "test": 447_793, "images": 204_721},
+        counted="visualqa.org/download.html; test-dev and the number of images were not found there",
     ),
     Layout(
         name="gqa",
@@ -47,6 +47,7 @@ LABELLED = (
         page=GQA_PAGE,
         files=("*_balanced_questions.json", "images/"),
         counts={"train": 943_000, "val": 132_062, "testdev": 12_578, "test": 95_336},
+        counted="train, val and testdev as works that read version 1.2 count them; test was not found elsewhere",
     ),
     Layout(
         name="nlvr2",
@@ -56,6 +57,7 @@ LABELLED = (
         files=("*.json",),
         optional=("images/", "dev/", "test1/"),
         counts={"train": 86_373, "dev": 6_982, "test1": 6_967},
+        counted="with the 6,970 of the hidden test set they sum to the 107,292 of lil.nlp.cornell.edu/nlvr",
     ),
     Layout(
         name="snli-ve",
@@ -64,6 +66,7 @@ LABELLED = (
         page=SNLI_VE_PAGE,
         files=("snli_ve_*.jsonl", "flickr30k-images/"),
         counts={"train": 529_527, "dev": 17_858, "test": 17_901, "images": 31_783},
+        counted="github.com/necla-ml/SNLI-VE, README.md",
     ),
     Layout(
         name="refcoco",
@@ -73,6 +76,8 @@ LABELLED = (
         files=_REFCOCO_FILES,
         optional=_REFCOCO_OPTIONAL,
         counts={"train": 120_624, "val": 10_834, "testA": 5_657, "testB": 5_095, "images": 19_994},
+        counted="as works that read the archives count sentences, in the splits of UNC; papers say 142,210 "
+        "in 19,994 images",
     ),
     Layout(
         name="refcoco+",
@@ -82,6 +87,8 @@ LABELLED = (
         files=_REFCOCO_FILES,
         optional=_REFCOCO_OPTIONAL,
         counts={"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889, "images": 19_992},
+        counted="as works that read the archives count sentences, in the splits of UNC; papers say 141,564 "
+        "in 19,992 images",
     ),
     Layout(
         name="refcocog",
@@ -91,6 +98,8 @@ LABELLED = (
         files=_REFCOCO_FILES,
         optional=_REFCOCO_OPTIONAL,
         counts={"train": 80_512, "val": 4_896, "test": 9_602, "images": 25_799},
+        counted="as works that read the archives count sentences, in the splits of UMD; no other "
+        "count of images was found",
     ),
     Layout(
         name="winoground",
@@ -99,6 +108,7 @@ LABELLED = (
         page=WINOGROUND_PAGE,
         files=("examples.jsonl", "images/"),
         counts={"test": 400, "images": 800},
+        counted="arXiv 2204.03162: 400 items of two images",
     ),
     Layout(
         name="aro",
@@ -108,6 +118,8 @@ LABELLED = (
         files=("*.json",),
         optional=("images/", "val2014/", "flickr30k-images/"),
         counts={"test": 82_695},
+        counted="the sum of its parts: 23,937 relations, 28,748 attributes, 25,010 and 5,000 orders of words",
+        version=2,
     ),
     Layout(
         name="sugarcrepe",
@@ -130,6 +142,7 @@ LABELLED = (
         page=CIFAR10_PAGE,
         files=("batches.meta.txt", "*_batch*.bin"),
         counts={"train": 50_000, "test": 10_000, "images": 60_000},
+        counted="www.cs.toronto.edu/~kriz/cifar.html",
     ),
     Layout(
         name="glue",

@@ -26,15 +26,17 @@ class ReadRecords:
     skipped: tuple[str, ...]
 
 
-def read_records(table: Table, columns: Columns, on_bad_sample: OnBadSample) -> ReadRecords:
-    """Return the records of a table.
+def read_records(
+    table: Table, columns: Columns, on_bad_sample: OnBadSample, *, files_gone: bool = False
+) -> ReadRecords:
+    """Return the records of a table. files_gone: image files need not be there.
 
     Raises:
         DataError: a column is missing or cannot be guessed; nothing can be used; rows of one image contradict.
         SampleError: a row cannot be used, and `on_bad_sample` is "error"; the message names the row.
     """
     roles = find_roles(table, columns)
-    reading = _Reading(table, roles, on_bad_sample)
+    reading = _Reading(table, roles, on_bad_sample, files_gone)
     for number, row in enumerate(table.rows(), start=1):
         reading.add(row, f"{table.name}, row {number}")
     return reading.result()
@@ -58,6 +60,7 @@ class _Reading:
     table: Table
     roles: Roles
     on_bad_sample: OnBadSample
+    files_gone: bool
     images: dict[str, _Drawn] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     conflicts: dict[str, str] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class _Reading:
         try:
             if isinstance(row, BadRow):
                 raise ValueError(row.reason)
-            image = _image(row.get(self.roles.image), self.roles.folder)
+            image = _image(row.get(self.roles.image), self.roles.folder, files_gone=self.files_gone)
         except ValueError as error:
             self._bad(name, str(error))
             return
@@ -159,11 +162,11 @@ class _Reading:
         return ReadRecords(records, facts, tuple(self.skipped))
 
 
-def _image(cell: object, folder: Path) -> ImageSource:
+def _image(cell: object, folder: Path, *, files_gone: bool) -> ImageSource:
     """Return where the image in a cell is.
 
     Raises:
-        ValueError: the cell holds none, or the path of a file that is not there.
+        ValueError: the cell holds none, or the path of a file that is not there, though it should be.
     """
     if isinstance(cell, ArrowImage):
         return cell
@@ -172,7 +175,7 @@ def _image(cell: object, folder: Path) -> ImageSource:
     if not isinstance(cell, str) or "\0" in cell:
         raise ValueError("the cell of the image holds neither a path nor an encoded image")
     path = os.path.normpath(os.path.join(folder, cell))
-    if not os.path.isfile(path):
+    if not files_gone and not os.path.isfile(path):
         raise ValueError(f"there is no image file {path!r}")
     return FileImage(path)
 

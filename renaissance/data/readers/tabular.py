@@ -16,14 +16,18 @@ from renaissance.spec import shown
 USUAL_STEMS = ("captions", "metadata", "annotations", "results")
 
 
-def read_images(path: Path, columns: Columns, *, cache: Path, on_bad_sample: OnBadSample) -> ReadRecords:
+def read_images(
+    path: Path, columns: Columns, *, cache: Path, on_bad_sample: OnBadSample, files_gone: bool = False
+) -> ReadRecords:
     """Return the records of a folder, of a caption file, or of a `datasets` directory.
+
+    files_gone: image files need not be there, as of images whose features are stored.
 
     Raises:
         DataError: it is none of these, a column is missing, or nothing can be used.
         SampleError: a row cannot be used, and `on_bad_sample` is "error".
     """
-    return read_records(_table(path, cache), columns, on_bad_sample)
+    return read_records(_table(path, cache), columns, on_bad_sample, files_gone=files_gone)
 
 
 def _table(path: Path, cache: Path) -> Table:

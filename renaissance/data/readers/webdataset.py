@@ -2,8 +2,17 @@
 
 The caption is `txt` or `caption`, else in the keys `caption` or `captions` of `json`, whose other values
 become fields. Shards in a folder below the root are of the split that the folder is named for; others of the one that
-their name begins with (`val-00000.tar`), else of `train`. Nothing is unpacked to disk: a link, a device or a path that
-leaves the archive is never followed, and other members are passed over.
+their name begins with (`val-00000.tar`), else of `train`. Nothing is unpacked to disk, and nothing is followed.
+
+| what a shard holds | outcome |
+|---|---|
+| an absolute path, or one with `..`; a link of either kind, a device, a pipe, a folder, a sparse file | refused |
+| an image of more than 256 MB, a text of more than 16 MB, as the header claims | refused, unread |
+| two members of one kind in a sample, such as `0.jpg` and `0.png` | the second is refused |
+| a sample that comes again later in the shard | the second is refused |
+| members of any other kind: `.pkl`, `.pyd`, `.npy`, `.cls` | passed over, unread |
+| more than a million members | what comes after them is refused |
+| a shard that ends early, or has a damaged header | its whole samples up to there; told of |
 """
 
 from __future__ import annotations
@@ -25,6 +34,7 @@ IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 TEXTS = frozenset({"txt", "caption", "json"})
 MAX_IMAGE = 2**28  # bytes
 MAX_TEXT = 2**24
+MAX_MEMBERS = 1_000_000  # of a shard; they have some thousands of samples
 _SPLIT = re.compile(r"(train|val|valid|validation|dev|test)(?=[-_.])")
 
 
@@ -70,7 +80,9 @@ def _samples(shard: Path, name: str, problems: Problems) -> Iterator[_Sample]:
                 if sample is not None:
                     yield sample
                 sample = _Sample(key)
-            if suffix in IMAGES:
+            if sample.image is not None if suffix in IMAGES else suffix in sample.texts:
+                problems.report(f"{name}, member '{member}'", "its sample has two members of one kind")
+            elif suffix in IMAGES:
                 sample.image = (member, data)
             else:
                 sample.texts[suffix] = data
@@ -92,14 +104,13 @@ def _is_whole(shard: Path) -> bool:
 
 def _members(shard: Path, name: str, problems: Problems) -> Iterator[tuple[str, bytes]]:
     """Yield the members that samples are made of, with their bytes."""
-    with tarfile.open(shard, "r|") as archive:
-        for member in archive:
-            archive.members.clear()  # type: ignore[attr-defined]  # else it remembers each one that it has passed
+    with tarfile.open(shard, "r:") as archive:
+        for member in headers(archive, shard.stat().st_size):
             suffix = _split_name(member.name)[2]
             if suffix not in IMAGES | TEXTS:
                 continue
             row = f"{name}, member '{member.name}'"
-            if not member.isreg() or member.name.startswith("/") or ".." in Path(member.name).parts:
+            if not is_plain(member):
                 problems.report(row, "it is no plain file inside of the archive")
             elif member.size > (MAX_IMAGE if suffix in IMAGES else MAX_TEXT):
                 problems.report(row, f"it is too large ({member.size:,} bytes)")
@@ -110,15 +121,35 @@ def _members(shard: Path, name: str, problems: Problems) -> Iterator[tuple[str, 
                 if len(data) < member.size:
                     raise EOFError("it ends early")
                 yield member.name, data
-        # tarfile takes a header that it cannot read for the end
-        if not _is_empty(shard, archive.offset):
-            raise tarfile.ReadError(f"no header at byte {archive.offset:,}")
 
 
-def _is_empty(shard: Path, offset: int) -> bool:
-    with shard.open("rb") as file:
-        file.seek(offset)
-        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+def headers(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an open tar file of so many bytes; only headers are read, and none is remembered.
+
+    Raises:
+        TarError: a header is damaged, the file ends early, or there are more members than a shard has.
+    """
+    passed = 0
+    # past the end there is nothing to look for: a member may claim to end anywhere; the first was read at opening
+    while (passed == 0 or archive.offset < size) and (member := archive.next()) is not None:
+        passed += 1
+        if passed > MAX_MEMBERS:
+            raise tarfile.ReadError(f"it has more than {MAX_MEMBERS:,} members")
+        archive.members.clear()  # type: ignore[attr-defined]  # else it remembers each one that it has passed
+        yield member
+    if archive.offset >= size:
+        raise tarfile.ReadError("it ends early")
+    assert archive.fileobj is not None, "it is open"
+    archive.fileobj.seek(archive.offset)
+    # tarfile takes a header that it cannot read for the end
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no header at byte {archive.offset:,}")
+
+
+def is_plain(member: tarfile.TarInfo) -> bool:
+    """Return whether a member is a file inside of its archive: no link, no device, no hole, no path out of it."""
+    parts = member.name.split("/")
+    return member.isreg() and not member.issparse() and bool(parts[0]) and ".." not in parts
 
 
 def _split_name(name: str) -> tuple[str, str, str]:

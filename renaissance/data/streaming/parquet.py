@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,17 +16,16 @@ import pyarrow.parquet as pq
 
 from renaissance.data.hashing import stable_hash
 from renaissance.data.records import Record
+from renaissance.data.streaming.hub_files import HUB, hub, patiently
 from renaissance.data.streaming.shards import TableColumns, bad_record, find_columns, missing_column
 from renaissance.durable import write_atomically
-from renaissance.errors import DataError, HubError
+from renaissance.errors import DataError
 from renaissance.recipe.data import Columns
 from renaissance.recipe.values import OnBadSample
 
 Value = TypeVar("Value")
 
-HUB = "hf://"
 GROUPS_KEPT = 8  # as many as places are read at a time
-ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +94,32 @@ def _row_group(url: str, group: int, columns: tuple[str, ...]) -> Any:
 
 
 def _reading(url: str, read: Callable[[pq.ParquetFile], Value]) -> Value:
-    """Open a file, and read from it; what the network does is waited for.
+    """Open a file, and read from it.
 
     Raises:
         DamagedError: it is no Parquet file, or damaged.
         HubError: it cannot be fetched.
     """
-    for attempt in range(ATTEMPTS):
+    if not url.startswith(HUB):
         try:
-            if not url.startswith(HUB):
-                with pq.ParquetFile(url, memory_map=True) as file:
-                    return read(file)
-            with _hub().open(url, "rb") as remote, pq.ParquetFile(remote) as file:
+            with pq.ParquetFile(url, memory_map=True) as file:
                 return read(file)
-        except (pa.ArrowException, UnicodeDecodeError, *network_faults()) as error:
-            fault = " ".join(str(error).split())
-            if not url.startswith(HUB) or isinstance(error, pa.ArrowInvalid):
-                raise DamagedError(f"'{url}' is not a Parquet file, or damaged ({fault}). Download it again.") from None
-            if attempt + 1 == ATTEMPTS or isinstance(error, FileNotFoundError):
-                raise HubError(f"'{url}' cannot be fetched ({fault}). Look at the network, then --resume.") from None
-            time.sleep(2.0**attempt)
-    raise AssertionError("each attempt returns or raises")
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            raise _damaged(url, error) from None
+
+    def once() -> Value:
+        try:
+            with hub().open(url, "rb") as remote, pq.ParquetFile(remote) as file:
+                return read(file)
+        except pa.ArrowInvalid as error:
+            raise _damaged(url, error) from None
+
+    return patiently(url, once, also=(pa.ArrowException, UnicodeDecodeError))
 
 
-def network_faults() -> tuple[type[Exception], ...]:
-    """Return what the client of the Hub raises where it gets no answer, or not all of it."""
-    import httpx2
-
-    return (OSError, httpx2.HTTPError)
-
-
-def _hub() -> Any:
-    from huggingface_hub import HfFileSystem
-
-    return HfFileSystem()
+def _damaged(url: str, error: Exception) -> DamagedError:
+    fault = " ".join(str(error).split())
+    return DamagedError(f"'{url}' is not a Parquet file, or damaged ({fault}). Download it again.")
 
 
 def parquet_shards(

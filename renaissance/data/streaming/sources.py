@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from renaissance.data.prepared import is_prepared
 from renaissance.data.readers.hf import is_datasets_folder
 from renaissance.data.streaming.arrow import arrow_shards
-from renaissance.data.streaming.parquet import HUB, network_faults, parquet_shards
+from renaissance.data.streaming.hub_files import HUB, network_faults
+from renaissance.data.streaming.parquet import parquet_shards
 from renaissance.data.streaming.shards import Shard
-from renaissance.data.streaming.tars import tar_shard
+from renaissance.data.streaming.tars import hub_tar_shards, tar_shard
 from renaissance.errors import DataError, HubError, SampleError
 from renaissance.recipe.data import StreamData
 from renaissance.recipe.values import OnBadSample
@@ -85,10 +86,14 @@ def _of_tars(files: Sequence[Path], root: Path, split: str, cache: Path, on_bad_
     if not files:
         raise DataError(f"'{root}' has no shard of the split '{split}'. Name a folder or the shards after it.")
     folder = root if root.is_dir() else root.parent
+    return _found((tar_shard(file, file.relative_to(folder).as_posix(), cache) for file in files), on_bad_sample)
+
+
+def _found(indexed: Iterable[tuple[Shard, tuple[str, ...]]], on_bad_sample: OnBadSample) -> Found:
+    """Return the shards that have a sample; what cannot be used of any is an error, or told."""
     shards: list[Shard] = []
     skipped: list[str] = []
-    for file in files:
-        shard, faults = tar_shard(file, file.relative_to(folder).as_posix(), cache)
+    for shard, faults in indexed:
         if faults and on_bad_sample == "error":
             raise SampleError(f"{faults[0]}. Mend it, or leave such parts out with --on-bad-sample skip.")
         skipped += faults
@@ -111,8 +116,9 @@ def _described(name: str, data: StreamData, split: str, cache: Path, on_bad_samp
         shards, facts = parquet_shards(name, urls, data.columns, cache=cache, on_bad_sample=on_bad_sample)
         return Found(tuple(shards), facts)
     if kinds == {"tar"}:
-        paths = _fetched(urls) if urls[0].startswith(HUB) else [Path(url) for url in urls]
-        return _of_tars(paths, paths[0], split, cache, on_bad_sample)
+        if urls[0].startswith(HUB):
+            return _found(hub_tar_shards(urls, cache), on_bad_sample)
+        return _of_tars([Path(url) for url in urls], Path(name), split, cache, on_bad_sample)
     raise DataError(
         f"'{name}' is made of .{', .'.join(sorted(kinds))} files, which cannot be read from the middle. Choose a "
         "revision with Parquet (refs/convert/parquet, which the Hub makes), or download it and use kind: images."
@@ -130,23 +136,6 @@ def _data_files(name: str, data: StreamData) -> Mapping[str, list[str]]:
     except network_faults() as error:
         raise HubError(f"The dataset '{shown(name, 200)}' cannot be looked up ({_line(error)}).") from None
     return {str(split): [str(url) for url in urls] for split, urls in (builder.config.data_files or {}).items()}
-
-
-def _fetched(urls: Sequence[str]) -> list[Path]:
-    """Return the files on this machine: tars are not read from the middle over a network."""
-    from huggingface_hub import hf_hub_download
-
-    found = []
-    for url in urls:
-        match = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)", url)
-        assert match is not None, "`datasets` names files so"
-        try:
-            found.append(Path(hf_hub_download(match[1], match[3], repo_type="dataset", revision=match[2])))
-        except network_faults() as error:
-            raise HubError(
-                f"'{url}' cannot be fetched ({_line(error)}). Look at the network, then try again."
-            ) from None
-    return found
 
 
 def _line(error: Exception) -> str:

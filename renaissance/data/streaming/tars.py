@@ -1,32 +1,31 @@
-"""webdataset shards: an index of each tar file says where its samples are, so that any of them can be read alone.
+"""webdataset shards: tar files, here or on the Hub, of which any sample can be read alone by means of an index.
 
-The index is made once, from the headers, and kept. What a sample is, is said in `renaissance.data.readers.webdataset`.
+Those on the Hub are never stored: each is read through once for its index, a block at a time, and then only the bytes
+that a window of samples stands in. What a sample is, is said in `renaissance.data.readers.webdataset`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
-import pyarrow as pa
-
 from renaissance.data.hashing import stable_hash
-from renaissance.data.readers.webdataset import IMAGES, MAX_IMAGE, MAX_TEXT, TEXTS
-from renaissance.data.records import Record
-from renaissance.data.streaming.shards import bad_record, record_of
+from renaissance.data.records import ImageSource, Record
+from renaissance.data.streaming.hub_files import hub, patiently
+from renaissance.data.streaming.shards import BytesImage, bad_record, record_of
+from renaissance.data.streaming.tar_index import VERSION, indexed, summary, write_index
 from renaissance.errors import DataError, SampleError
 
-VERSION = 1
-ROWS = 10_000
-_PLACE = pa.list_(pa.int64(), 2)  # offset and size
-SCHEMA = pa.schema([("key", pa.string()), ("image", _PLACE), ("caption", _PLACE), ("json", _PLACE)])
+BLOCK = 2**22  # bytes of a tar file on the Hub that are held while it is indexed
+SPAN = 2**25  # bytes that are asked for at a time, if no single sample has more
+
+Row = Mapping[str, Any]
+Place = Sequence[int]  # offset and size
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +74,71 @@ class TarShard:
         Raises:
             DataError: the file is gone.
         """
-        rows = _indexed(str(self.index)).slice(start, stop - start).to_pylist()
+        rows = indexed(str(self.index)).slice(start, stop - start).to_pylist()
+
+        def image(row: Row) -> ImageSource:
+            offset, size = row["image"]
+            return TarImage(str(self.path), offset, size, f"{self.path}, sample '{row['key']}'")
+
         try:
             with self.path.open("rb") as file:
-                return [self._record(file, row) for row in rows]
+                return [_record(self.name, row, lambda place: _bytes_at(file, place), image) for row in rows]
         except OSError as error:
             raise DataError(f"The shard '{self.path}' cannot be read ({error.strerror or error}).") from None
 
-    def _record(self, file: IO[bytes], row: Mapping[str, Any]) -> Record:
-        where = f"{self.name}, sample '{row['key']}'"
-        if row["image"] is None:
-            return bad_record(where, "it has no image")
-        offset, size = row["image"]
-        image = TarImage(str(self.path), offset, size, f"{self.path}, sample '{row['key']}'")
-        captions = _captions(_content(file, row["caption"]), _content(file, row["json"]))
-        if isinstance(captions, str):
-            return bad_record(where, captions)
-        return record_of(where, f"{self.name}/{row['key']}", image, captions)
+
+@dataclass(frozen=True, slots=True)
+class HubTarShard:
+    """One tar file on the Hub, at an address with a commit, with its index."""
+
+    url: str
+    index: Path
+    count: int
+
+    @property
+    def name(self) -> str:
+        """The path in the repository."""
+        return _path_of(self.url)
+
+    @property
+    def mark(self) -> str:
+        """The address, whose commit fixes the content."""
+        return self.url
+
+    def read(self, start: int, stop: int) -> list[Record]:
+        """Return the samples from `start` up to `stop`, with their images.
+
+        Raises:
+            HubError: the file cannot be fetched.
+        """
+        rows = indexed(str(self.index)).slice(start, stop - start).to_pylist()
+        records: list[Record] = []
+        for first, last, group in _spans(rows):
+            data = patiently(self.url, lambda: _range(self.url, first, last))  # noqa: B023  # called at once
+
+            def content(place: Place, held: bytes = data, start: int = first) -> bytes:
+                return held[place[0] - start : place[0] - start + place[1]]
+
+            def image(row: Row, content: Callable[[Place], bytes] = content) -> ImageSource:
+                return BytesImage(f"{self.url}, sample '{row['key']}'", content(row["image"]))
+
+            records += [_record(self.name, row, content, image) for row in group]
+        return records
 
 
-def _content(file: IO[bytes], place: list[int] | None) -> bytes | None:
-    if place is None:
-        return None
+def _record(name: str, row: Row, content: Callable[[Place], bytes], image: Callable[[Row], ImageSource]) -> Record:
+    """Return the sample of a row of an index. content: the bytes at a place. image: that of a row which has one."""
+    where = f"{name}, sample '{row['key']}'"
+    if row["image"] is None:
+        return bad_record(where, "it has no image")
+    caption, told = (None if row[kind] is None else content(row[kind]) for kind in ("caption", "json"))
+    captions = _captions(caption, told)
+    if isinstance(captions, str):
+        return bad_record(where, captions)
+    return record_of(where, f"{name}/{row['key']}", image(row), captions)
+
+
+def _bytes_at(file: IO[bytes], place: Place) -> bytes:
     file.seek(place[0])
     return file.read(place[1])
 
@@ -117,12 +159,7 @@ def _captions(caption: bytes | None, told: bytes | None) -> list[object] | str:
     return list(values) if isinstance(values, list) else [values]
 
 
-@lru_cache(maxsize=64)
-def _indexed(file: str) -> Any:
-    return pa.ipc.open_file(pa.memory_map(file)).read_all()
-
-
-# --- the index --------------------------------------------------------------------------------------------------------
+# --- here -------------------------------------------------------------------------------------------------------------
 
 
 def tar_shard(path: Path, name: str, cache: Path) -> tuple[TarShard, tuple[str, ...]]:
@@ -135,91 +172,74 @@ def tar_shard(path: Path, name: str, cache: Path) -> tuple[TarShard, tuple[str, 
     index = cache / f"tar-{VERSION}-{stable_hash(path.resolve(), state.st_size, state.st_mtime_ns):016x}.arrow"
     if not index.exists():
         try:
-            _write_index(path, index)
+            with path.open("rb") as tar:
+                write_index(tar, index)
         except OSError as error:
             raise DataError(f"The shard '{path}' cannot be indexed ({error.strerror or error}).") from None
-    with pa.memory_map(str(index)) as file:
-        reader = pa.ipc.open_file(file)
-        count = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
-        faults = json.loads(reader.get_batch(reader.num_record_batches - 1).schema.metadata[b"faults"])
+    count, faults = summary(index)
     return TarShard(path, name, index, count), tuple(f"{name}: {fault}" for fault in faults)
 
 
-@dataclass(slots=True)
-class _Sample:
-    """The members of one key: offset and size."""
-
-    key: str
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def row(self) -> dict[str, object]:
-        caption = self.places.get("txt") or self.places.get("caption")
-        return {"key": self.key, "image": self.places.get("image"), "caption": caption, "json": self.places.get("json")}
+# --- on the Hub -------------------------------------------------------------------------------------------------------
 
 
-def _write_index(path: Path, index: Path) -> None:
-    index.parent.mkdir(parents=True, exist_ok=True)
-    faults: list[str] = []
-    rows = [sample.row() for sample in _samples(path, faults)]
-    schema = SCHEMA.with_metadata({"faults": json.dumps(faults[:1000])})
-    with NamedTemporaryFile(dir=index.parent, suffix=".tmp", delete=False) as file:
-        try:
-            with pa.ipc.new_file(file, schema) as stream:
-                for start in range(0, max(len(rows), 1), ROWS):
-                    stream.write_batch(pa.RecordBatch.from_pylist(rows[start : start + ROWS], schema=schema))
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, index)
+def hub_tar_shards(urls: Sequence[str], cache: Path) -> list[tuple[HubTarShard, tuple[str, ...]]]:
+    """Return the shards at these addresses, each with a line for each thing in it that cannot be used.
+
+    Raises:
+        HubError: one cannot be fetched.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda url: _hub_tar_shard(url, cache), urls))
 
 
-def _samples(path: Path, faults: list[str]) -> Iterator[_Sample]:
-    """Yield the samples of a shard: members of one key stand together. A truncated shard's last one is left out."""
-    sample: _Sample | None = None
-    whole = _ends_as_it_should(path)
-    if not whole:
-        faults.append("the shard is truncated: the mark at its end is missing")
-    try:
-        for key, kind, place in _members(path, faults):
-            if sample is None or sample.key != key:
-                if sample is not None:
-                    yield sample
-                sample = _Sample(key)
-            sample.places[kind] = place
-    except (tarfile.TarError, EOFError) as error:
-        if whole:
-            faults.append(f"the shard is damaged ({error})")
-        return
-    if sample is not None and whole:
-        yield sample
+def _hub_tar_shard(url: str, cache: Path) -> tuple[HubTarShard, tuple[str, ...]]:
+    index = cache / f"hub-tar-{VERSION}-{stable_hash(url):016x}.arrow"
+    if not index.exists():
+        patiently(url, lambda: _index_remote(url, index))
+    count, faults = summary(index)
+    return HubTarShard(url, index, count), tuple(f"{_path_of(url)}: {fault}" for fault in faults)
 
 
-def _members(path: Path, faults: list[str]) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """Yield key, kind ("image" or a suffix of texts) and place of the members that samples are made of."""
-    with tarfile.open(path, "r:") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # else it remembers each one that it has passed
-            folder, slash, file = member.name.rpartition("/")
-            stem, _, suffix = file.partition(".")
-            kind = "image" if suffix.lower() in IMAGES else suffix.lower()
-            if kind != "image" and kind not in TEXTS:
-                continue
-            if not member.isreg() or member.issparse() or folder.startswith("/") or ".." in folder.split("/"):
-                faults.append(f"the member '{member.name}' is no plain file inside of the archive")
-            elif member.size > (MAX_IMAGE if kind == "image" else MAX_TEXT):
-                faults.append(f"the member '{member.name}' is too large ({member.size:,} bytes)")
-            else:
-                yield f"{folder}{slash}{stem}", kind, (member.offset_data, member.size)
-        with path.open("rb") as raw:
-            raw.seek(archive.offset)
-            # tarfile takes a header that it cannot read for the end
-            if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"no header at byte {archive.offset:,}")
+def _index_remote(url: str, index: Path) -> None:
+    with hub().open(url, "rb", block_size=BLOCK, cache_type="readahead") as tar:
+        write_index(tar, index)
 
 
-def _ends_as_it_should(path: Path) -> bool:
-    """Return whether a shard ends as each tar file does; without, one that was cut between two members looks intact."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
-        return file.read() == bytes(2 * tarfile.BLOCKSIZE)
+def _range(url: str, first: int, last: int) -> bytes:
+    """Return the bytes of a file from `first` up to `last`.
+
+    Raises:
+        OSError: there were fewer.
+    """
+    with hub().open(url, "rb", cache_type="none") as file:
+        file.seek(first)
+        data: bytes = file.read(last - first)
+    if len(data) < last - first:
+        raise OSError(f"{len(data):,} bytes came of {last - first:,}")
+    return data
+
+
+def _spans(rows: Sequence[Row]) -> Iterator[tuple[int, int, list[Row]]]:
+    """Yield rows that follow each other, with the first and last byte that they stand in, of `SPAN` bytes at most."""
+    group: list[Row] = []
+    first = last = 0
+    for row in rows:
+        places = [row[kind] for kind in ("image", "caption", "json") if row[kind] is not None]
+        begin, end = min(offset for offset, _ in places), max(offset + size for offset, size in places)
+        if group and end - first > SPAN:
+            yield first, last, group
+            group = []
+        if not group:
+            first = begin
+        group.append(row)
+        last = max(last, end) if len(group) > 1 else end
+    if group:
+        yield first, last, group
+
+
+def _path_of(url: str) -> str:
+    """Return the path in its repository: hf://datasets/org/name@commit/path."""
+    match = re.fullmatch(r"hf://datasets/[^/]+/[^/@]+@[^/]+/(.+)", url)
+    assert match is not None, "`datasets` names files so"
+    return match[1]

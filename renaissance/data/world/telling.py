@@ -9,10 +9,9 @@ from random import Random
 from renaissance.data.world.grammar import say
 from renaissance.data.world.meaning import Caption, plan_caption, true_of, verdict
 from renaissance.data.world.scene import Scene
+from renaissance.data.world.verbalise import detail
 from renaissance.data.world.worlds import Picture, Split, World
 
-DETAIL = 0.25
-TRIES = 30
 # after so many tries without success, the number of things is told too, then the background
 COUNTED_AFTER = 12
 GROUNDED_AFTER = 24
@@ -68,7 +67,7 @@ class Teller:
     def _meaning(self, index: int, tries: int, random: Random) -> Caption | None:
         """Return something true of the scene, and if need be of no other."""
         scene = self._scenes[index]
-        meaning = plan_caption(scene, random, min(1.0, DETAIL + tries / TRIES))
+        meaning = plan_caption(scene, random, detail(tries))
         if tries >= COUNTED_AFTER and not meaning.facts:
             meaning = _counted(meaning, scene)
         if tries >= GROUNDED_AFTER:

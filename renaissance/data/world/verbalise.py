@@ -12,6 +12,11 @@ DETAIL = 0.25
 TRIES = 30
 
 
+def detail(tries: int) -> float:
+    """Return how much of a scene a caption tells after so many that were taken already, up to 1: all of it."""
+    return min(1.0, DETAIL + tries / TRIES)
+
+
 def captions(
     scene: Scene, count: int, random: Random, taken: set[str] | None = None, *, language: str = "en"
 ) -> tuple[str, ...]:
@@ -26,7 +31,7 @@ def captions(
     found: list[str] = []
     tries = 0
     while len(found) < count:
-        text = say(plan_caption(scene, random, min(1.0, DETAIL + tries / TRIES)), language, random)
+        text = say(plan_caption(scene, random, detail(tries)), language, random)
         tries += 1
         if text not in taken and text not in found:
             found.append(text)

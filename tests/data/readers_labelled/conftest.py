@@ -20,7 +20,7 @@ def prepared(tmp_path: Path) -> Callable[..., Prepared]:
 
     def run(layout: str, root: Path, on_bad_sample: OnBadSample = "error") -> Prepared:
         out = tmp_path / f"prepared-{next(numbers)}"
-        prepare(layout, root, out, on_bad_sample=on_bad_sample)
+        prepare(layout, root, out, on_bad_sample=on_bad_sample, skip_budget=1.0)
         return Prepared(out)
 
     return run

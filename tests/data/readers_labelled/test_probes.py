@@ -124,23 +124,33 @@ def test_attributes_are_named_as_a_pair(root: Path, prepared: Prepare) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "image", "subset", "image_id"),
+    ("file", "image", "corpus", "image_id"),
     [
-        ("coco_karpathy_test.json", "val2014/COCO_val2014_000000391895.jpg", "coco-order", "coco:391895"),
-        ("flickr30k_test.json", "flickr30k-images/1007129816.jpg", "flickr30k-order", "flickr30k:1007129816"),
+        (
+            "coco_karpathy_test.json",
+            "val2014/COCO_val2014_000000391895.jpg",
+            "coco",
+            "coco:391895",
+        ),
+        (
+            "flickr30k_test.json",
+            "flickr30k-images/1007129816.jpg",
+            "flickr30k",
+            "flickr30k:1007129816",
+        ),
     ],
 )
 def test_captions_stand_before_their_four_shuffles(
-    root: Path, prepared: Prepare, file: str, image: str, subset: str, image_id: str
+    root: Path, prepared: Prepare, file: str, image: str, corpus: str, image_id: str
 ) -> None:
     captions = ["A man with a red helmet on a small moped.", "Two dogs run across a green field near some trees"]
     write_orders(root, file, image, {"image": image, "caption": captions})
     items = list(prepared("aro", root).items("test"))
-    assert [item.id for item in items] == [f"{subset}-0-0", f"{subset}-0-1"]
+    assert [item.id for item in items] == [f"{corpus}-order-0-0", f"{corpus}-order-0-1"]
     for item, caption in zip(items, captions, strict=True):
         assert item.texts == order_options(caption)
         assert len(item.texts) == 5
-        assert (item.target, item.boxes, item.fields) == (0, (), {"subset": subset})
+        assert (item.target, item.boxes, item.fields) == (0, (), {"subset": f"{corpus}-order (own shuffles)"})
         assert item.images[0].name.endswith(image_id)
 
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from renaissance.api import Box
+from renaissance.data.readers.aro import OWN
 from renaissance.data.world.layouts.boxes import grown, pixels, union
 from renaissance.data.world.layouts.captions import CAPTIONS, Pages, coco_file, flickr_file
 from renaissance.data.world.layouts.phrases import phrases
@@ -58,8 +59,8 @@ def write_aro(root: Path, world: World) -> Mapping[str, Figures]:
         figures[site.name] = {
             "relation": shorter([(test.true[language], test.false[language]) for test in relations]),
             "attribution": shorter([(test.true[language], test.false[language]) for test in attributes]),
-            "coco-order": lots("accuracy", CAPTIONS * len(pictures), CAPTIONS),
-            "flickr30k-order": lots("accuracy", CAPTIONS * len(pictures), CAPTIONS),
+            f"coco-order{OWN}": lots("accuracy", CAPTIONS * len(pictures), CAPTIONS),
+            f"flickr30k-order{OWN}": lots("accuracy", CAPTIONS * len(pictures), CAPTIONS),
         }
     return figures
 

@@ -1,0 +1,124 @@
+"""What an update will take, known before the first: one forward pass of the model without its values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from renaissance.api import Batch
+from renaissance.assemble import Assembly
+from renaissance.cost.flops import StepCount
+from renaissance.cost.shapes import masked_tokens, synthetic_batch, without_pixels, without_values
+from renaissance.data.records import DataSet, Record
+from renaissance.errors import SpecError
+from renaissance.features.parts import Stored
+from renaissance.recipe import Recipe
+from renaissance.toolkit.canonical import prefix_canonical
+from renaissance.training.train_step import TrainStep
+
+TEXTS = 64  # of the training data, to know how long they are
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """An update of `batch` pairs or items, with texts of the mean length, and how many of them the budget holds.
+
+    flops_an_update: forward and backward of all processes. updates: None where seconds decide.
+    """
+
+    batch: int
+    text_tokens: int
+    flops_an_update: int
+    updates: int | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as the ledger has it."""
+        return asdict(self) | {"flops": None if self.updates is None else self.updates * self.flops_an_update}
+
+
+def forecast(
+    recipe: Recipe, assembly: Assembly, data: DataSet, parts: Mapping[Any, Stored], steps: int | None
+) -> Forecast:
+    """Return what an update of a recipe takes; `parts` are stored, steps: the updates where they are known before.
+
+    Raises:
+        SpecError: no batch can be made up for its tasks; or the budget of FLOPs does not hold one update.
+    """
+    length = _text_tokens(assembly, data)
+    ghost = without_values(assembly).eval()  # dropout multiplies no matrices
+    if "mlm" in ghost.tasks:
+        options: Any = ghost.tasks["mlm"].options
+        masked = round(options.probability * masked_tokens(recipe.batch.size, length, recipe.batch.size * (length - 2)))
+        ghost.tasks["mlm"].options = options.model_copy(update={"probability": 1.0})  # the batch says which
+    else:
+        masked = None
+    batch = synthetic_batch(ghost, recipe.batch.size, length, masked)
+    step = TrainStep(ghost, dict.fromkeys(recipe.tasks, 1.0))
+    with sdpa_kernel(SDPBackend.MATH):
+        given = _with_stored(without_pixels(batch, ghost), ghost, parts)
+        with StepCount() as count:
+            step(given)
+    flops = count.taken.forward + count.taken.backward
+    budget = recipe.budget
+    if budget.flops is not None and budget.flops < flops:
+        raise SpecError(
+            f"budget.flops is {budget.flops:.4g}, and one update of {recipe.batch.size} takes about {flops:.4g}; give "
+            "more, or a smaller batch.size."
+        )
+    updates = -(-int(budget.flops) // flops) if budget.flops is not None else steps
+    return Forecast(recipe.batch.size, length, flops, updates)
+
+
+def forecast_facts(
+    recipe: Recipe, assembly: Assembly, data: DataSet, parts: Mapping[Any, Stored], steps: int
+) -> dict[str, Any]:
+    """Return the forecast as the ledger has it; where there can be none, the reason.
+
+    Raises:
+        SpecError: the budget of FLOPs does not hold one update, or it cannot be known whether it does.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of copies of tensors without values, such as a teacher's
+            found = forecast(recipe, assembly, data, parts, steps if recipe.budget.counted else None)
+    except SpecError as error:
+        if recipe.budget.flops is not None:
+            raise
+        return {"unknown": str(error)}
+    except RuntimeError as error:  # a backbone that asks for the values of what it computes
+        if recipe.budget.flops is not None:
+            raise SpecError(
+                "budget.flops: this model does not run without values; give 'steps' or 'seconds'."
+            ) from error
+        return {"unknown": f"the model does not run without values ({type(error).__name__})"}
+    return found.facts()
+
+
+def _with_stored(batch: Batch, ghost: Assembly, parts: Mapping[Any, Stored]) -> Batch:
+    """Return a batch with what a store will give of it."""
+    encoder: Any = ghost.encoder
+    found: dict[str, Any] = {}
+    for modality, part in parts.items():
+        inputs: Any = batch.images if modality == "vision" else batch.texts
+        if part.depth is None:
+            stored = getattr(encoder, f"encode_{modality}")(inputs)
+        else:
+            stored = prefix_canonical(getattr(encoder, modality), inputs, part.depth)
+        found[f"stored_{modality}"] = stored
+    return replace(batch, **found)
+
+
+def _text_tokens(assembly: Assembly, data: DataSet) -> int:
+    """Return the mean number of tokens of the training texts; of a stream, whose texts are to come, 16."""
+    processor: Any = assembly.encoder.text.processor
+    samples: Sequence[Any] = data.train if isinstance(data.train, Sequence) else ()
+    some = samples[:: max(1, len(samples) // TEXTS)][:TEXTS]
+    texts = [
+        text for sample in some for text in (sample.captions[:1] if isinstance(sample, Record) else sample.texts[:1])
+    ]
+    mean = int(processor(texts).mask.sum()) / len(texts) if texts else 16
+    return min(max(3, round(mean)), int(processor.facts.max_tokens))

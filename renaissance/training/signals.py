@@ -1,0 +1,89 @@
+"""Ctrl-C and SIGTERM: a training stops at its next checkpoint, and anything else at once.
+
+The handlers set a flag, and the training looks at it after each update: an exception in the middle of one would leave
+weights of no step, and processes that wait for each other.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+
+_HEARD = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """What a run has heard. `held`: a training goes on, so that a first signal waits for its checkpoint."""
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._held = False
+
+    def hear(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal: note the first one while it is held, and leave at any other."""
+        if self._held and self.caught is None:
+            self.caught = number
+        else:
+            _leave(number)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a first signal wait while what is inside runs; one that nobody asked for is heard at the end."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.caught is not None:
+            _leave(self.caught)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Leave at the first signal again while what is inside runs, within `held`."""
+        self._held = False
+        if self.caught is not None:
+            _leave(self.caught)
+        try:
+            yield
+        finally:
+            self._held = True
+
+    def asked(self, accelerator: Accelerator) -> str | None:
+        """Return the name of the signal that one of the processes has heard, the same in all of them."""
+        heard = self.caught or 0
+        if accelerator.num_processes > 1:
+            told = torch.tensor([heard], device=accelerator.device)
+            heard = int(accelerator.gather(told).max())
+        return signal.Signals(heard).name if heard else None
+
+
+@contextmanager
+def listening() -> Iterator[Signals]:
+    """Hear Ctrl-C and SIGTERM while what is inside runs; only the main thread can, and what is ignored stays so."""
+    signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    # a shell starts background jobs with SIGINT ignored; handlers set outside of Python show as None
+    before = {number: signal.getsignal(number) for number in _HEARD}
+    changed = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in changed:
+        signal.signal(number, signals.hear)
+    try:
+        yield signals
+    finally:
+        for number, handler in changed.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)

@@ -1,0 +1,94 @@
+"""A loader process that dies, or whose code fails, is a typed error that names the process and its samples."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from renaissance.data.collate import Collator
+from renaissance.data.loader import loader
+from renaissance.data.records import Record
+from renaissance.data.sampling import BatchPlan
+from renaissance.errors import LoaderError
+from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.text import WordTokenizer
+
+PLAN = BatchPlan(count=10, batch_size=2, seed=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadly:
+    """An image that ends the process which reads it, or whose code fails."""
+
+    signal: int | None
+    name: str = "deadly.png"
+
+    def read(self) -> bytes:
+        if self.signal is None:
+            raise ValueError("no such luck")
+        os.kill(os.getpid(), self.signal)
+        return b""
+
+
+@pytest.fixture
+def collator(images: ImageProcessor, texts: WordTokenizer) -> Collator:
+    return Collator(images, texts, seed=3)
+
+
+def deadly(records: list[Record], number: int | None) -> tuple[list[Record], str]:
+    """Return records of which the one in the fourth batch of the first epoch is deadly, and its id."""
+    place = int(PLAN.micro_batch(3, 0).indices[1])
+    own: Any = Deadly(number)
+    return [replace(record, image=own) if row == place else record for row, record in enumerate(records)], records[
+        place
+    ].id
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_loader_process_that_is_killed_is_named_with_its_samples(
+    workers: int, records: list[Record], collator: Collator
+) -> None:
+    killed, name = deadly(records, signal.SIGKILL)
+    told = (
+        rf"Loader process [12] of {workers} was ended by SIGKILL while it prepared samples .*'{name}'.*fewer 'workers'"
+    )
+    with pytest.raises(LoaderError, match=told) as caught:
+        list(loader(killed, PLAN, collator, start_step=0, steps=5, workers=workers))
+    assert caught.value.exit_code == 16
+    assert multiprocessing.active_children() == []
+
+
+def test_code_that_fails_in_a_loader_process_is_named_with_its_samples_and_its_traceback(
+    records: list[Record], collator: Collator
+) -> None:
+    failing, name = deadly(records, None)
+    with pytest.raises(LoaderError, match=rf"prepared samples .*'{name}'.* \(ValueError: no such luck\)") as caught:
+        list(loader(failing, PLAN, collator, start_step=0, steps=5, workers=2))
+    assert "in read" in caught.value.__notes__[0]
+    assert multiprocessing.active_children() == []
+
+
+def test_code_that_fails_without_loader_processes_fails_as_it_is(records: list[Record], collator: Collator) -> None:
+    failing, _ = deadly(records, None)
+    with pytest.raises(ValueError, match="no such luck"):
+        list(loader(failing, PLAN, collator, start_step=0, steps=5))
+
+
+def test_loader_processes_outlive_a_signal_to_the_whole_group(records: list[Record], collator: Collator) -> None:
+    made = loader(records, PLAN, collator, start_step=0, steps=40, workers=2)
+    try:
+        steps = [next(made)[0] for _ in range(3)]
+        for child in multiprocessing.active_children():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGINT)
+            os.kill(child.pid, signal.SIGTERM)
+        steps += [step for step, _ in made]
+    finally:
+        made.close()
+    assert steps == list(range(40))
+    assert multiprocessing.active_children() == []
