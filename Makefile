@@ -63,7 +63,9 @@ costs: setup-dev
 
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --memory --means
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --size base --case both --memory
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loading.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heads.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py

@@ -9,6 +9,7 @@ import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 COLUMNS = ("renaissance", "plain", "sensible")
+STORED = {"none": (), "vision": ("stored",), "text": ("stored",), "both": ("vision stored", "stored")}
 
 
 @pytest.fixture
@@ -45,11 +46,11 @@ def test_a_ratio_is_taken_round_by_round(load):
     assert str(timings.ratio("a", "b")) == "2.00 (1.00 to 4.00)"
 
 
-@pytest.mark.parametrize("case", ["none", "vision", "text", "both"])
+@pytest.mark.parametrize("case", STORED)
 def test_all_columns_compute_the_same_loss(load, case):
     trials = load("step").make_trials(case, size="tiny", batch=8)
     losses = load("step").losses_without_dropout(trials)
-    assert tuple(losses) == COLUMNS
+    assert tuple(losses) == (*COLUMNS, *STORED[case])
     for loss in losses.values():
         assert loss == pytest.approx(losses["renaissance"], rel=1e-4)
 
@@ -64,9 +65,9 @@ def test_all_columns_train_the_same_parameters(load, case):
 def test_all_columns_have_equal_gradients_without_dropout(load):
     composition = load("composition")
     trials = load("step").make_trials("vision", size="tiny", batch=8)
-    for trial in trials.values():
-        trial.model.eval()
-        trial.loss().backward()
+    for column in COLUMNS:
+        trials[column].model.eval()
+        trials[column].loss().backward()
     ours = {
         composition.renamed(name): parameter.grad
         for name, parameter in trials["renaissance"].model.named_parameters()
@@ -88,10 +89,29 @@ def test_a_step_changes_what_is_trained_and_leaves_frozen_towers_as_they_were(lo
         assert not any("vision.model" in name or name.startswith("vision.") for name in changed)
 
 
-def test_the_table_of_steps_has_a_row_for_each_case(load, capsys):
+def test_the_tables_of_steps_have_a_row_for_each_case_and_each_means(load, capsys):
     table = load("step").report(["text"], size="tiny", batch=8, pairs=1)
-    assert "| text " in table
+    assert table.count("| text ") == 2 + 4  # two ways of renaissance, the FLOPs of four columns
     assert "parameters each" in capsys.readouterr().out
+    means = load("means").means_report(["none", "both"], size="tiny", batch=8, pairs=1)
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in means.splitlines()[3:]}
+    assert rows["frozen towers from the store"][0].strip() == "-"
+    assert rows["text to the longest"][1].strip() == "-"
+
+
+def test_the_plain_column_is_the_one_that_all_ratios_are_to(load, monkeypatch):
+    load("trials").check_plain()
+    monkeypatch.setattr(load("trials"), "plain_loss", load("composition").sensible_loss)
+    with pytest.raises(SystemExit, match="plain column was changed"):
+        load("trials").check_plain()
+
+
+def test_a_saved_model_and_its_towers_are_loaded_in_turns(load, tmp_path):
+    loading = load("loading")
+    report = loading.report(tmp_path, loading.SPECS["tiny"], rounds=1)
+    assert [line.split("|")[1].strip() for line in report.splitlines()[3:]] == sorted(
+        [way for way in loading.WAYS[:-1] for _ in ("opened", "touched")] + [loading.WAYS[-1]]
+    )
 
 
 @pytest.mark.parametrize("name", ["import renaissance", "renaissance --help", "renaissance list"])

@@ -10,11 +10,9 @@ import typer
 
 from renaissance.cli.output import JsonFlag, print_json, print_table
 
-EXAMPLES = """Examples:
+EXAMPLES = """Example: renaissance ledger runs/demo
 
-renaissance ledger runs/demo
-
-renaissance ledger runs/none runs/frozen runs/frozen-store --json"""
+Example: renaissance ledger runs/none runs/frozen runs/frozen-store --json"""
 Facts = Mapping[str, Any]
 Figures = Sequence[float | None]
 Show = Callable[[Figures], list[str]]

@@ -110,6 +110,10 @@ class Watched:
     seen: list[int] = field(default_factory=list)
     identity: str = "watched"
 
+    @property
+    def distinct(self) -> int:
+        return len(self.records)
+
     def __len__(self) -> int:
         return len(self.records)
 
