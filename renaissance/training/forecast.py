@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from renaissance.api import Batch
 from renaissance.assemble import Assembly
 from renaissance.cost.flops import StepCount
-from renaissance.cost.shapes import masked_tokens, synthetic_batch, without_pixels, without_values
+from renaissance.cost.shapes import synthetic_batch, without_pixels, without_values
 from renaissance.data.records import DataSet, Record
 from renaissance.errors import SpecError
 from renaissance.features.parts import Stored
@@ -25,7 +26,7 @@ TEXTS = 64  # of the training data, to know how long they are
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """An update of `batch` pairs or items, with texts of the mean length, and how many of them the budget holds.
+    """An update of `batch` pairs or items, and how many the budget holds. text_tokens: of the longest text of a batch.
 
     flops_an_update: forward and backward of all processes. updates: None where seconds decide.
     """
@@ -48,11 +49,11 @@ def forecast(
     Raises:
         SpecError: no batch can be made up for its tasks; or the budget of FLOPs does not hold one update.
     """
-    length = _text_tokens(assembly, data)
+    length, mean = _text_tokens(assembly, data, recipe.batch.size)
     ghost = without_values(assembly).eval()  # dropout multiplies no matrices
     if "mlm" in ghost.tasks:
         options: Any = ghost.tasks["mlm"].options
-        masked = round(options.probability * masked_tokens(recipe.batch.size, length, recipe.batch.size * (length - 2)))
+        masked = round(options.probability * recipe.batch.size * (mean - 2))
         ghost.tasks["mlm"].options = options.model_copy(update={"probability": 1.0})  # the batch says which
     else:
         masked = None
@@ -112,13 +113,17 @@ def _with_stored(batch: Batch, ghost: Assembly, parts: Mapping[Any, Stored]) -> 
     return replace(batch, **found)
 
 
-def _text_tokens(assembly: Assembly, data: DataSet) -> int:
-    """Return the mean number of tokens of the training texts; of a stream, whose texts are to come, 16."""
+def _text_tokens(assembly: Assembly, data: DataSet, batch: int) -> tuple[int, float]:
+    """Return how many tokens the longest text of a batch has, and the mean text; of a stream, yet to come, 16.
+
+    Batches are padded to their longest text. Both are taken from some of the training texts.
+    """
     processor: Any = assembly.encoder.text.processor
     samples: Sequence[Any] = data.train if isinstance(data.train, Sequence) else ()
     some = samples[:: max(1, len(samples) // TEXTS)][:TEXTS]
     texts = [
         text for sample in some for text in (sample.captions[:1] if isinstance(sample, Record) else sample.texts[:1])
     ]
-    mean = int(processor(texts).mask.sum()) / len(texts) if texts else 16
-    return min(max(3, round(mean)), int(processor.facts.max_tokens))
+    lengths = processor(texts).mask.sum(1).double() if texts else torch.full((1,), 16.0)
+    longest = torch.stack([part.amax() for part in lengths.split(batch)]).mean()
+    return min(max(3, round(float(longest))), int(processor.facts.max_tokens)), max(3.0, float(lengths.mean()))

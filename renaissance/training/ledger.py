@@ -31,7 +31,7 @@ from renaissance.toolkit.canonical import (
 )
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.resuming import blank_images
-from renaissance.training.metering import Inputs, Part, Stored
+from renaissance.training.metering import Inputs, Meter, Part, Stored
 from renaissance.training.phases import Phases
 
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ PEAK = "peak/"  # figures of which the greatest counts, and not the sum
 WALL = "wall/"  # and those of which only the first process's count
 
 
-class Ledger:
+class Ledger(Meter):
     """Counts what one process does in a training; `totals` are those of all of them. It is the meter of a `TrainStep`.
 
     spares: whether to find out what towers would have taken for what a store gave, by running them once a shape.

@@ -37,13 +37,15 @@ Evaluate = Callable[[int], Mapping[str, float]]
 class Trained:
     """What a training did, over all parts of it if it was resumed: updates, wall seconds, samples left out.
 
-    best: the update with the best score, and that score, where the recipe keeps it.
+    best: the update with the best score, and that score, where the recipe keeps it. unreached: the stages that never
+    began, as the budget of FLOPs or seconds ended before.
     """
 
     steps: int
     seconds: float
     skipped: tuple[str, ...]
     best: Mapping[str, Any] | None = None
+    unreached: tuple[str, ...] = ()
 
 
 def train(
@@ -67,9 +69,9 @@ def train(
     """Train the tasks of a recipe as long as `pace` says, from the checkpoint `start` if there is one.
 
     batches(first, count) gives this process's micro-batches of each update. `ledger` counts what they take.
-    `evaluate(step)` is called after every `recipe.evaluation.every` updates, and its time is not counted. samples: how
-    many there are to train on. identity: a digest of them and their order, which a checkpoint must share. run: the id
-    of the run, which it must share too.
+    `evaluate(step)` is called after every `recipe.evaluation.every` updates; neither its time nor that of checkpoints
+    is counted. samples: how many there are to train on. identity: a digest of them and their order, which a checkpoint
+    must share. run: the id of the run, which it must share too.
 
     Raises:
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those of the update before.
@@ -150,7 +152,7 @@ def train(
                 within_budget(recipe, skipped, samples, "samples to train on")
                 facts = {"skipped": list(skipped), "seconds": clock.seconds(), "identity": identity}
                 facts |= {"stage": stage, "ledger": ledger.totals(accelerator)}
-                with ledger.phases("checkpoints"):
+                with clock.paused(), ledger.phases("checkpoints"):
                     keeper.write(done, {**facts, "unmeasured": bool(stopped) and is_due(done)}, best)
             if stopped:
                 raise StoppedError(
@@ -159,7 +161,10 @@ def train(
                 )
     keeper.finish(best)
     assembly.eval()
-    return Trained(done, clock.seconds(), _of_all_processes(skipped), best.facts())
+    unreached = tuple(after.label for after in stages[stage + 1 :])
+    if unreached:
+        progress.say(f"The budget ended at update {done}, before the stage after {unreached[0]}: it never began.")
+    return Trained(done, clock.seconds(), _of_all_processes(skipped), best.facts(), unreached)
 
 
 def _of_all_processes(lines: Iterable[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
@@ -24,8 +24,8 @@ Stored = Features | Prefix | None
 Result = TypeVar("Result")
 
 
-class Meter(Protocol):
-    """Measures the parts of a step."""
+class Meter:
+    """What the parts of a step go through; this one measures nothing, and a `Ledger` measures them."""
 
     def run(
         self,
@@ -41,37 +41,13 @@ class Meter(Protocol):
         shape: calls of one shape take the same; None: not known. filled: share of the rows that a
         frozen tower runs that are not there to fill up its calls. taught: it is of a teacher.
         """
-        ...
-
-    def encoding(self, encoder: Any, modality: Modality, inputs: Inputs, stored: Stored) -> None:
-        """Note what a tower is about to encode, or to go on from."""
-        ...
-
-    def predicted(self, task: str, count: Tensor) -> None:
-        """Note of how many predictions a task's loss is."""
-        ...
-
-
-class Unmetered:
-    """Measures nothing."""
-
-    def run(
-        self,
-        part: Part,
-        call: Callable[[], Result],
-        *,
-        shape: Hashable = None,
-        filled: float = 1.0,
-        taught: bool = False,
-    ) -> Result:
-        """Run a part of a step."""
         return call()
 
     def encoding(self, encoder: Any, modality: Modality, inputs: Inputs, stored: Stored) -> None:
-        """Note nothing."""
+        """Note what a tower is about to encode, or to go on from."""
 
     def predicted(self, task: str, count: Tensor) -> None:
-        """Note nothing."""
+        """Note of how many predictions a task's loss is."""
 
 
 class Metered:
@@ -82,7 +58,7 @@ class Metered:
 
     def __init__(self, encoder: Encoder, parts: int = 1, meter: Meter | None = None, *, taught: bool = False) -> None:
         self._whole, self._encoder = encoder, InParts(encoder, parts)
-        self._meter, self._taught = meter or Unmetered(), taught
+        self._meter, self._taught = meter or Meter(), taught
 
     @property
     def vision(self) -> Any:

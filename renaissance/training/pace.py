@@ -35,7 +35,7 @@ class Pace:
         """Look at what was spent after so many updates; all processes see the same.
 
         Raises:
-            SpecError: one update took more than all of the budget.
+            SpecError: one update took more than all of a budget of seconds.
         """
         if self.budget.counted:
             self.share = done / self.steps
@@ -43,13 +43,15 @@ class Pace:
         if done == 0:
             return
         if self.budget.flops is not None:
-            name, whole, spent = "flops", self.budget.flops, float(ledger.flops(accelerator))
+            whole, spent = self.budget.flops, float(ledger.flops(accelerator))
         else:
             assert self.budget.seconds is not None
-            name, whole, spent = "seconds", self.budget.seconds, _of_first(clock.seconds(), accelerator)
+            whole, spent = self.budget.seconds, _of_first(clock.seconds(), accelerator)
         self.share, self._mean = spent / whole, spent / whole / done
-        if done == 1 and self.share > 1:
-            raise SpecError(f"budget.{name} is {whole:g}, and one update alone took {spent:.4g}; give more.")
+        if self.budget.seconds is not None and done == 1 and self.share > 1:
+            raise SpecError(
+                f"budget.seconds is {whole:g}, and one update alone took {spent:.4g}; give more, and another --out."
+            )
 
     def over(self, done: int) -> bool:
         """Return whether the training ends after so many updates."""

@@ -37,6 +37,7 @@ def results_of(
             "updates": trained.steps,
             "batch_size": recipe.batch.size,
             **best,
+            **({"stages_not_reached": list(trained.unreached)} if trained.unreached else {}),
         },
         "compute": dict(compute),
         "overlap": {"checked": CHECKED, "found": [asdict(one) for one in shared]},

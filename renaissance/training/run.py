@@ -204,7 +204,7 @@ class _Job:
         """
         check_anything_trains(assembly)
         check_learning_rates(assembly, self.recipe.optimiser, self.stages)
-        check_trains_together(assembly, self.tasks.trained)
+        check_trains_together(assembly, self.tasks.trained, self.stages)
         if self.recipe.batch.parts > 1:
             check_parts(assembly, self.stages)
         check_primary(self.recipe, assembly.plan, data.splits)

@@ -82,6 +82,12 @@ def always_frozen(encoder: Encoder, stages: Sequence[Stage]) -> dict[str, Still]
     return {name: still_of(encoder, name, held) for name in part_names(encoder)}
 
 
+def holds_whole(encoder: Encoder, part: str, stage: Stage) -> bool:
+    """Return whether all of a part is frozen in a stage."""
+    frozen = frozen_parameters(encoder, stage.rules)
+    return all(id(parameter) in frozen for parameter in getattr(encoder, part).parameters())
+
+
 def ever_trained(encoder: Encoder, stages: Sequence[Stage]) -> frozenset[int]:
     """Return the ids of the encoder's parameters that train in some stage."""
     every = frozenset(id(parameter) for parameter in encoder.parameters())

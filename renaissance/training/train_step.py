@@ -21,8 +21,8 @@ from renaissance.toolkit.distributed import total, world_size
 from renaissance.toolkit.teaching import Taught
 from renaissance.training.cached import check_cached
 from renaissance.training.encoded import EncodedBatch
-from renaissance.training.metering import Meter, Metered, Unmetered
-from renaissance.training.stages import Stage, ever_trained
+from renaissance.training.metering import Meter, Metered
+from renaissance.training.stages import Stage, ever_trained, holds_whole
 from renaissance.training.teacher import Momentum
 
 
@@ -54,11 +54,11 @@ class TrainStep(nn.Module):
         self.encoder = assembly.encoder
         self.tasks = trained_tasks(assembly, weights)
         self.weights = dict(weights)
-        check_trains_together(assembly, weights)
+        check_trains_together(assembly, weights, stages)
         self.order = in_order(self.tasks)
         self.momentum = Momentum(self.encoder, self.tasks, ever_trained(self.encoder, stages))
         self.parts = parts
-        self.meter: Meter = Unmetered()
+        self.meter = Meter()
         if parts > 1:
             check_cached(assembly)
 
@@ -118,15 +118,15 @@ def trained_tasks(assembly: Assembly, names: Collection[str]) -> nn.ModuleDict:
     return nn.ModuleDict({name: assembly.tasks[name] for name in assembly.plan.tasks if name in names})
 
 
-def check_trains_together(assembly: Assembly, names: Collection[str]) -> None:
-    """Refuse tasks of which one could learn nothing; a `TrainStep` of them refuses the same.
+def check_trains_together(assembly: Assembly, names: Collection[str], stages: Sequence[Stage] = ()) -> None:
+    """Refuse tasks of which one could learn nothing, in one of the stages; a `TrainStep` of them refuses the same.
 
     Raises:
         SpecError: a task hides patches of images that a frozen tower encodes, or reads one that is not trained.
     """
     tasks = trained_tasks(assembly, names)
     for name, task in tasks.items():
-        _check_learns_from_patches(name, task, assembly.encoder)
+        _check_learns_from_patches(name, task, assembly.encoder, stages)
     in_order(tasks)
 
 
@@ -151,9 +151,13 @@ def in_order(tasks: nn.ModuleDict) -> list[str]:
     return list(ordered)
 
 
-def _check_learns_from_patches(name: str, task: nn.Module, encoder: Encoder) -> None:
-    if hasattr(task, "mask_token") and isinstance(encoder, TwoTower) and holds_still(encoder.vision):
+def _check_learns_from_patches(name: str, task: nn.Module, encoder: Encoder, stages: Sequence[Stage]) -> None:
+    if not hasattr(task, "mask_token") or not isinstance(encoder, TwoTower):
+        return
+    still = [stage.label for stage in stages if holds_whole(encoder, "vision", stage)]
+    if still or holds_still(encoder.vision):
+        when = f" after {still[0]}" if still else ""
         raise SpecError(
-            f"'{name}' hides patches of the images, and the frozen vision tower would learn nothing from it (its "
+            f"'{name}' hides patches of the images, and the frozen vision tower would learn nothing from it{when} (its "
             f"outputs may even come from a store); leave '{name}' out, or train the vision tower."
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from renaissance.cli import main
 from renaissance.errors import SpecError
+from renaissance.progress import Silent
 from renaissance.recipe import validate_recipe
 from renaissance.recipe.training import Budget, Schedule
 from renaissance.training.ledger_file import read_ledger
@@ -75,8 +76,43 @@ def test_a_budget_of_flops_that_holds_no_update_is_refused_before_anything_is_wr
 
 def test_seconds_that_one_update_exceeds_are_refused_with_both_figures(tiny_recipe: Recipes, tmp_path: Path) -> None:
     recipe = tiny_recipe(budget={"seconds": 1e-6}, schedule={}, **QUICK)
-    with pytest.raises(SpecError, match=r"budget.seconds is 1e-06, and one update alone took .*; give more"):
+    with pytest.raises(
+        SpecError, match=r"budget.seconds is 1e-06, and one update alone took .*; give more, and another --out"
+    ):
         run(recipe, out=tmp_path / "run")
+
+
+def test_a_stage_that_a_budget_never_reaches_is_told_and_stands_in_the_scores(
+    tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    class Telling(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, line: str) -> None:
+            self.lines.append(line)
+
+    stages = {"unit": "step", "stages": [{"at": 5000, "thaw": ["vision"]}]}
+    start = tiny_recipe()["start"].replace("random both", "random both, frozen vision")
+    recipe = tiny_recipe(start=start, budget={"flops": 1e8}, schedule={}, freezing=stages, **QUICK)
+    done = run(recipe, out=tmp_path / "run", progress=Telling())
+    (label,) = done.scores["training"]["stages_not_reached"]
+    assert "5000" in label
+    assert any(f"before the stage after {label}: it never began" in line for line in Telling.lines)
+
+
+@pytest.mark.parametrize(("rule", "change"), [("", {"freeze": ["vision"]}), (", frozen vision", {"thaw": ["vision"]})])
+def test_patches_are_hidden_in_no_stage_in_which_the_tower_is_frozen(
+    rule: str, change: dict[str, Any], tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    stages = {"unit": "step", "stages": [{"at": 1, **change}]}
+    start = tiny_recipe()["start"].replace("random both", f"random both{rule}")
+    tasks = {"itm": {}, "mim": {"options": {"patch_size": 8}}}
+    evaluation = {"tasks": {"itm": {}}, "untrained": False}
+    recipe = tiny_recipe(start=start, tasks=tasks, evaluation=evaluation, budget={"steps": 4}, freezing=stages)
+    when = "after update 1" if change.get("freeze") else "after the start"
+    with pytest.raises(SpecError, match=f"the frozen vision tower would learn nothing from it {when}"):
+        run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
