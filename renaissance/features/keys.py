@@ -16,9 +16,10 @@ from renaissance.features.layout import FORMAT
 from renaissance.toolkit.canonical import BUCKET_TOKENS, IMAGES_A_CALL, TOKENS_A_CALL
 
 # the libraries whose code decides what a tower computes, and what it is given
-COMPUTING = ("renaissance-vl", "torch", "torchvision", "transformers", "timm", "open-clip-torch", "tokenizers")
-DECODING = ("numpy", "pillow", "simplejpeg")
-LIBRARIES = (*COMPUTING, *DECODING)
+LIBRARIES = (
+    "renaissance-vl", "torch", "torchvision", "transformers", "timm", "open-clip-torch", "tokenizers", "numpy",
+    "pillow", "simplejpeg",
+)  # fmt: skip
 
 
 def content_digest(content: bytes | str) -> str:

@@ -36,7 +36,7 @@ def freeze(encoder: Encoder, rules: Iterable[Rule], *, train_mode: bool = False)
         parameter.requires_grad_(id(parameter) not in frozen)
     if not train_mode:
         for module in _wholly(encoder, frozen):
-            _stay_in_eval(module)
+            stay_in_eval(module)
 
 
 def frozen_parameters(encoder: Encoder, rules: Iterable[Rule]) -> frozenset[int]:
@@ -55,12 +55,6 @@ def frozen_parameters(encoder: Encoder, rules: Iterable[Rule]) -> frozenset[int]
             else:
                 frozen.add(id(parameter))
     return frozenset(frozen | _fixed(encoder))
-
-
-def hold_still(module: nn.Module) -> None:
-    """Freeze one module: parameters without gradient, and eval mode."""
-    module.requires_grad_(False)
-    _stay_in_eval(module)
 
 
 def hold_statistics(tower: nn.Module) -> None:
@@ -106,7 +100,7 @@ def _wholly(encoder: Encoder, frozen: Collection[int]) -> Iterator[nn.Module]:
                 yield from layer.modules
 
 
-def _stay_in_eval(module: nn.Module) -> None:
+def stay_in_eval(module: nn.Module) -> None:
     """Shadow `train` on each module: a parent's `train()` asks each child's, and these stay as they are."""
     for part in module.modules():
         if "train" not in vars(part):

@@ -10,12 +10,17 @@ import torch
 from torch import nn
 
 from renaissance.errors import SpecError
-from renaissance.models.freezing import freeze, hold_statistics, hold_still
+from renaissance.models.freezing import freeze, hold_statistics, stay_in_eval
 from renaissance.spec import Layers, Part, PartRule
 
 
 def frozen(part: Part) -> PartRule:
     return PartRule(action="frozen", part=part)
+
+
+def hold_still(module: nn.Module) -> None:
+    module.requires_grad_(False)
+    stay_in_eval(module)
 
 
 def block() -> nn.Module:
