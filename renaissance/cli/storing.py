@@ -45,9 +45,9 @@ def build(
 ) -> None:
     """Run what a recipe freezes over its data, and store what it gives; what is there already is not run again."""
     with quiet():
-        from renaissance.features.frozen import forecasts, frozen_stores
+        from renaissance.features.frozen import forecasts
         from renaissance.progress import Bars, closing
-        from renaissance.training.stores import store_folder
+        from renaissance.training.stores import build_stores, store_folder
 
         chosen = _recipe(recipe, data, set_)
         folder = store_folder(chosen.store)
@@ -55,7 +55,7 @@ def build(
             wishes = _wishes(chosen, progress)
             planned = forecasts(wishes, folder)
             if not dry_run:
-                frozen_stores(wishes, folder, progress)
+                build_stores(wishes, folder, progress)
     rows: list[dict[str, Any]] = [
         {"part": wish.part.name, "key": wish.key, "folder": str(folder), **asdict(planned[modality])}
         for modality, wish in wishes.items()

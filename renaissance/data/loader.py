@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from renaissance.api import Batch
+from renaissance.data import watch as watching
 from renaissance.data.ahead import ahead
 from renaissance.data.collate import Collator
 from renaissance.data.collate_items import ItemCollator
@@ -40,28 +41,32 @@ def loader(
 
     Raises:
         SampleError: a sample cannot be used, as `Collator` raises it, from whichever process.
-        LoaderError: a loader process died, or the code that prepares samples failed in it; it names the samples.
+        LoaderError: a loader process died or hangs (for two minutes, and a second for each sample of a micro-batch),
+            or the code that prepares samples failed in it; it names the samples.
     """
     first, last = start_step * plan.accumulation, (start_step + steps) * plan.accumulation
     numbers = range(first, last)
+    size = plan.batch_size // (plan.accumulation * plan.world_size)
     # closed here, for an error's traceback would keep the loader processes alive as long as someone holds it
     with ExitStack() as opened:
         if isinstance(records, Feed):
             # one process reads, so that each byte is read once, and all of them decode
             parts = opened.enter_context(closing(ahead(records.parts(plan, numbers))))
-            prepared = opened.enter_context(closing(_prepared(_Parts(collator), enumerate(parts, first), workers)))
+            prepared = opened.enter_context(
+                closing(_prepared(_Parts(collator), enumerate(parts, first), first, size, workers))
+            )
         else:
             prepared = opened.enter_context(
-                closing(_prepared(_MicroBatches(records, plan, collator), numbers, workers))
+                closing(_prepared(_MicroBatches(records, plan, collator), numbers, first, size, workers))
             )
         for step in range(start_step, start_step + steps):
             yield step, [_batch(next(prepared)) for _ in range(plan.accumulation)]
 
 
 def _prepared(
-    batches: _MicroBatches | _Parts, order: Iterable[Any], workers: int
+    batches: _MicroBatches | _Parts, order: Iterable[Any], first: int, size: int, workers: int
 ) -> Generator[Batch | RenaissanceError, None, None]:
-    """Yield the micro-batches in this order."""
+    """Yield the micro-batches in this order, the first of which has this number, of so many samples each."""
     context = _context() if workers else None
     watch = None if context is None else Watch(context, workers)
     source: DataLoader[Any] = DataLoader(
@@ -69,6 +74,7 @@ def _prepared(
         batch_size=None,
         sampler=order,
         num_workers=workers,
+        timeout=watching.LOOK if workers else 0,
         collate_fn=_unchanged,
         worker_init_fn=None if watch is None else watch.begin,
         generator=torch.Generator(),  # a loader draws a seed for its processes: not from the generator of the training
@@ -79,7 +85,7 @@ def _prepared(
     if watch is None:
         yield from prepared
     else:
-        yield from watch.telling(prepared, batches.samples)
+        yield from watch.telling(prepared, batches.samples, first, size)
 
 
 @dataclass(frozen=True, slots=True)

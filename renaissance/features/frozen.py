@@ -12,8 +12,9 @@ from renaissance.data.collate import ViewKey
 from renaissance.data.records import DataSet, Record
 from renaissance.features.contents import Contents
 from renaissance.features.keys import store_key
+from renaissance.features.layout import Cost
 from renaissance.features.parts import Stored
-from renaissance.features.store import FeatureStore, Forecast, Load, build_or_open, forecast
+from renaissance.features.store import FeatureStore, Flops, Forecast, Load, build_or_open, forecast
 from renaissance.features.views import Reading, Text, sight_digests, sights_loader, text_digest, texts_loader
 from renaissance.progress import Progress
 
@@ -70,6 +71,11 @@ class Stores:
     vision: StoredImages | None = None
     text: StoredTexts | None = None
 
+    def cost(self) -> Cost:
+        """Return what it took to compute what is read of them, in this run or in earlier ones."""
+        stored = [one for one in (self.vision, self.text) if one is not None]
+        return sum((one.store.cost(one.rows.values()) for one in stored), Cost())
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -123,8 +129,12 @@ def forecasts(wishes: Mapping[Modality, Wanted], folder: Path) -> dict[Modality,
     }
 
 
-def frozen_stores(wishes: Mapping[Modality, Wanted], folder: Path, progress: Progress) -> Stores:
+def frozen_stores(
+    wishes: Mapping[Modality, Wanted], folder: Path, progress: Progress, flops: Flops | None = None
+) -> Stores:
     """Run what is frozen once over the samples that are not stored yet, and return the stores.
+
+    flops: counts what towers have taken so far, for the stores to keep.
 
     Raises:
         FeatureStoreError: a store is damaged, or cannot hold what its tower gives.
@@ -132,13 +142,15 @@ def frozen_stores(wishes: Mapping[Modality, Wanted], folder: Path, progress: Pro
     """
     images, texts = None, None
     if (vision := wishes.get("vision")) is not None:
-        images = StoredImages(*_opened(vision, folder, progress, IMAGES_A_STEP), vision.part.depth)
+        images = StoredImages(*_opened(vision, folder, progress, IMAGES_A_STEP, flops), vision.part.depth)
     if (text := wishes.get("text")) is not None:
-        texts = StoredTexts(*_opened(text, folder, progress, TEXTS_A_STEP), text.part.depth)
+        texts = StoredTexts(*_opened(text, folder, progress, TEXTS_A_STEP, flops), text.part.depth)
     return Stores(images, texts)
 
 
-def _opened(wish: Wanted, folder: Path, progress: Progress, step: int) -> tuple[FeatureStore, dict[Any, int]]:
+def _opened(
+    wish: Wanted, folder: Path, progress: Progress, step: int, flops: Flops | None
+) -> tuple[FeatureStore, dict[Any, int]]:
     store = build_or_open(
         folder / wish.key,
         wish.part.encode,
@@ -148,6 +160,7 @@ def _opened(wish: Wanted, folder: Path, progress: Progress, step: int) -> tuple[
         dtype=wish.part.dtype,
         progress=progress.bar(f"Frozen {wish.part.name}"),
         samples_a_step=step,
+        flops=flops,
     )
     return store, {key: store.rows[digest] for key, digest in zip(wish.keys, wish.digests, strict=True)}
 

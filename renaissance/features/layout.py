@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,33 @@ import torch
 
 from renaissance.errors import FeatureStoreError
 
-FORMAT = "renaissance-features-2"
+FORMAT = "renaissance-features-3"
 DIGEST_BYTES = 32
 MOST_HEADER_BYTES = 1 << 20
 MOST = 10**15  # more samples, and more tokens, than a shard has
 INDEX = ("digests", "offsets", "checks")
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ITEM_BYTES: Mapping[str, int] = {"U8": 1, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What computing some features took: wall seconds, and FLOPs; None: nobody counted them."""
+
+    seconds: float = 0.0
+    flops: int | None = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return both together."""
+        known = self.flops is not None and other.flops is not None
+        return Cost(self.seconds + other.seconds, (self.flops or 0) + (other.flops or 0) if known else None)
+
+    def of(self, share: float) -> Cost:
+        """Return this share of it."""
+        return Cost(self.seconds * share, None if self.flops is None else round(self.flops * share))
+
+
+MOST_COST = Cost(1e12 + 1 / 3, 10**30)  # no shard's takes more letters in its header
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,7 @@ class Layout:
 
     width: of the tower. layers: blocks whose outputs stand beside each token. dtype: of tokens and pooled, in
     safetensors' spelling. about: what the key was made of, for people. sha256: of the bytes of each tensor of the
-    index.
+    index. cost: of computing all of it.
     """
 
     key: str
@@ -69,6 +89,7 @@ class Layout:
     pooled: bool
     about: Mapping[str, Any]
     sha256: Mapping[str, str]
+    cost: Cost = Cost()
 
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the dtype and shape of each tensor, in the order of the file."""
@@ -105,6 +126,7 @@ class Layout:
             "layers": str(self.layers),
             "about": json.dumps(self.about, sort_keys=True),
             "sha256": json.dumps(self.sha256, sort_keys=True),
+            "cost": json.dumps(asdict(self.cost)),
         }
         metadata["header_sha256"] = _header_digest(tensors, metadata)
         return json.dumps({"__metadata__": metadata, **tensors}).encode()
@@ -163,6 +185,7 @@ def _parse(path: Path, header: bytes) -> Layout:
             pooled="pooled" in found,
             about=json.loads(metadata["about"]),
             sha256=json.loads(metadata["sha256"]),
+            cost=Cost(**json.loads(metadata["cost"])),
         )
         if layout.header() != header.rstrip(b" "):
             raise damaged(path, "its header contradicts itself")

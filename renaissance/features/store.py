@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from renaissance.api import Features, TextInput, VisionInput
 from renaissance.errors import OutputError
-from renaissance.features.layout import DTYPES, damaged
+from renaissance.features.layout import DTYPES, Cost, damaged
 from renaissance.features.locks import building, use
 from renaissance.features.shard import NUMPY_DTYPES, Array, Shard, new_shard, shard_files
 from renaissance.features.writer import ShardWriter
@@ -37,6 +39,7 @@ SHARD_BYTES = 128 * 2**20  # what a kill may cost
 Encode = Callable[[VisionInput | TextInput], Features]
 Load = Callable[[Sequence[int]], VisionInput | TextInput]
 Progress = Callable[[int, int], None]
+Flops = Callable[[], int]
 
 
 class FeatureStore:
@@ -118,6 +121,15 @@ class FeatureStore:
         mask = torch.from_numpy(np.arange(longest) < lengths[:, None])
         return Features(parts[0], mask, pooled, tuple(parts[1:]))
 
+    def cost(self, rows: Iterable[int]) -> Cost:
+        """Return what it took to compute these rows, whichever run did: of each shard, the share that they are."""
+        used = Counter(self._shard[sorted(set(rows))].tolist())
+        parts = (
+            self.shards[shard].layout.cost.of(count / self.shards[shard].layout.samples)
+            for shard, count in used.items()
+        )
+        return sum(parts, Cost())
+
     def verify(self, progress: Progress = lambda done, total: None) -> None:
         """Read every shard and compare it with its checksums.
 
@@ -174,12 +186,14 @@ def build_or_open(
     progress: Progress = lambda done, total: None,
     samples_a_step: int = SAMPLES_A_STEP,
     shard_bytes: int = SHARD_BYTES,
+    flops: Flops | None = None,
 ) -> FeatureStore:
     """Open the store in a folder named after its key; samples that it lacks are computed and added first.
 
     encode: runs what is frozen. samples: content digests; equal ones are computed once. load: gives the inputs of some
     positions in `samples`. about: what the key was made of, kept in each shard. dtype: in which features are kept;
-    None: that in which they are computed.
+    None: that in which they are computed. flops: counts what `encode` has taken so far; each shard keeps what its own
+    features took.
 
     One process builds at a time, and others wait. One that is cut off leaves the shards that it finished.
 
@@ -193,6 +207,7 @@ def build_or_open(
     with building(folder):
         missing = _missing(FeatureStore.open(folder), samples)  # another process may have built meanwhile
         parts = _encoded(encode, samples, missing, load, progress, samples_a_step)
+        taken = _Taking(flops)
         for digests, features in parts:
             if digests[0] == samples[missing[0]]:
                 _check_space(folder, _needed(features, len(missing), dtype), len(missing))
@@ -201,8 +216,21 @@ def build_or_open(
                 writer.add(digests, features)
                 while writer.data_bytes < shard_bytes and (more := next(parts, None)) is not None:
                     writer.add(*more)
-                writer.finish()
+                writer.finish(taken.since_last())
     return FeatureStore.open(folder)
+
+
+class _Taking:
+    """Tells what was taken since it was asked last, or made."""
+
+    def __init__(self, flops: Flops | None) -> None:
+        self._flops, self._began, self._before = flops, time.perf_counter(), flops() if flops else 0
+
+    def since_last(self) -> Cost:
+        now, whole = time.perf_counter(), self._flops() if self._flops else 0
+        cost = Cost(round(now - self._began, 6), whole - self._before if self._flops else None)
+        self._began, self._before = now, whole
+        return cost
 
 
 def _encoded(

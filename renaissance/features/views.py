@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from renaissance.api import Item, TextInput, VisionInput
@@ -23,6 +22,7 @@ from renaissance.features.contents import Contents, image_digests
 from renaissance.features.keys import content_digest
 from renaissance.features.store import Progress
 from renaissance.recipe.training import Augmentation
+from renaissance.toolkit.images import batched
 
 Text = tuple[str, ...]
 NO_AUGMENTATION = Augmentation()
@@ -135,7 +135,7 @@ def text_digest(text: Text) -> str:
 
 def sights_loader(sights: Sequence[Sight], reading: Reading, processor: Any) -> Callable[[Sequence[int]], VisionInput]:
     """Return what gives the pixels [V, 3, H, W] of some of the sights."""
-    return lambda rows: VisionInput(torch.stack([reading.pixels(sights[row], processor) for row in rows]))
+    return lambda rows: batched([reading.pixels(sights[row], processor) for row in rows])
 
 
 def texts_loader(texts: Sequence[Text], processor: Any) -> Callable[[Sequence[int]], TextInput]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from renaissance.api import Features
 from renaissance.errors import FeatureStoreError
-from renaissance.features.layout import DTYPES, INDEX, MOST, Layout
+from renaissance.features.layout import DTYPES, INDEX, MOST, MOST_COST, Cost, Layout
 
 DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -69,8 +69,11 @@ class ShardWriter:
         self.file.write(_bytes(rows))
         self.layout = replace(layout, samples=len(self.digests), tokens=self.offsets[-1])
 
-    def finish(self) -> None:
-        """Write what is known only now, the header last, and make all of it last through a crash."""
+    def finish(self, cost: Cost) -> None:
+        """Write what is known only now, the header last, and make all of it last through a crash.
+
+        cost: what it took to compute all of it.
+        """
         assert self.layout is not None, "a shard holds something"
         index = {
             "digests": b"".join(self.digests),
@@ -80,7 +83,7 @@ class ShardWriter:
         for data in (*self.pooled, *(index[name] for name in INDEX)):
             self.file.write(data)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in index.items()}
-        header = replace(self.layout, sha256=digests).header()
+        header = replace(self.layout, sha256=digests, cost=cost).header()
         self._write_at(8, header.ljust(self.data_start - 8))
         self._sync()
         self._write_at(0, (self.data_start - 8).to_bytes(8, "little"))
@@ -106,7 +109,7 @@ class ShardWriter:
             about=self.about,
             sha256=dict.fromkeys(INDEX, "0" * 64),
         )
-        room = len(replace(layout, samples=MOST, tokens=MOST).header())
+        room = len(replace(layout, samples=MOST, tokens=MOST, cost=MOST_COST).header())
         self.data_start = 8 + -(-room // 8) * 8
         self.file.seek(self.data_start)
         return layout

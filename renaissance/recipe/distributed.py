@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ class Distributed(Strict):
     )
     shard: Literal["full", "grad"] = Field(
         "full", description="Of fsdp. grad: weights are kept whole from the forward to the backward pass: faster."
+    )
+    timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        1800.0, description="Seconds that a process waits for what another one computes; then all end."
     )
     offload: bool = Field(False, description="Of fsdp: weights, gradients and moments stay in the memory of the host.")
 

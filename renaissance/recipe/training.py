@@ -103,7 +103,9 @@ class Budget(Strict):
     flops: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
         None, description="Of matrix products and convolutions, forward and backward, in all processes: 1.0e+15."
     )
-    seconds: Positive | None = Field(None, description="Of training, evaluation in between not counted.")
+    seconds: Positive | None = Field(
+        None, description="Of updates: without the first of each start, evaluation and checkpoints."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:

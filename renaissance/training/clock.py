@@ -28,10 +28,15 @@ class Clock:
 
 
 class Stopwatch:
-    """Wall seconds of training, `before` of them in earlier parts of a resumed run."""
+    """Wall seconds of training, `before` of them in earlier parts of a resumed run, and `charged` of those to a budget.
 
-    def __init__(self, before: float) -> None:
+    What is charged begins after the first update of a part: that one starts loader processes, counts operations and
+    takes memory, in seconds that say nothing of what an update takes.
+    """
+
+    def __init__(self, before: float = 0.0, charged: float = 0.0) -> None:
         self._before, self._began = before, time.perf_counter()
+        self._charged, self._free, self._last = charged, float("inf"), 0.0
 
     def since_start(self) -> float:
         """Seconds of this part."""
@@ -40,6 +45,15 @@ class Stopwatch:
     def seconds(self) -> float:
         """Seconds of all parts."""
         return self._before + self.since_start()
+
+    def charge(self) -> None:
+        """Charge an update that has just ended, unless it is the first of this part."""
+        self._last = self.since_start()
+        self._free = min(self._free, self._last)
+
+    def charged(self) -> float:
+        """Seconds of all parts without their first updates."""
+        return self._charged + max(0.0, self._last - self._free)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

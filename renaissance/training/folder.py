@@ -29,8 +29,12 @@ from renaissance.recipe import Recipe, load_recipe
 from renaissance.spec import shown
 
 STATE = "run.json"
-# what to do with bad samples may be decided when they have stopped the run; the others change no weight
-MAY_CHANGE = ("on_bad_sample", "skip_budget", "workers", "checkpoint_every", "keep_checkpoints", "trackers")
+RECIPE = "recipe.yaml"
+# what to do with bad samples may be decided when they have stopped the run; processes divide the same batches however
+# they share the model, and checkpoints are of the whole; the others change no weight
+MAY_CHANGE = (
+    "on_bad_sample", "skip_budget", "distributed", "workers", "checkpoint_every", "keep_checkpoints", "trackers",
+)  # fmt: skip
 _PACKAGES = (
     "renaissance-vl", "torch", "torchvision", "transformers", "tokenizers", "timm", "open-clip-torch", "accelerate",
     "safetensors", "numpy", "pillow", "datasets", "huggingface-hub", "pydantic",
@@ -60,6 +64,11 @@ def choose_folder(recipe: Recipe, out: Path | None, *, resume: bool) -> Path:
     return folder
 
 
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every key of it, as `renaissance run` reads it."""
+    return yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
+
+
 def create_folder(recipe: Recipe, folder: Path) -> None:
     """Make the folder of a new run.
 
@@ -69,7 +78,7 @@ def create_folder(recipe: Recipe, folder: Path) -> None:
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         staging.mkdir(parents=True)
-        write_atomically(staging / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True))
+        write_atomically(staging / RECIPE, recipe_text(recipe))
         write_atomically(staging / "environment.json", json.dumps(environment(), indent=1) + "\n")
         set_state(staging, "running")
         staging.rename(folder)
@@ -90,7 +99,7 @@ def check_same(recipe: Recipe, folder: Path) -> None:
     """
     if not is_run(folder):
         raise CheckpointError(f"'{folder}' is not a run, so there is nothing to resume; leave out --resume.")
-    own = load_recipe(folder / "recipe.yaml")
+    own = load_recipe(folder / RECIPE)
     keys = [key for key in Recipe.model_fields if key not in MAY_CHANGE]
     differ = [key for key in keys if getattr(own, key) != getattr(recipe, key)]
     if differ:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from renaissance.assemble import Assembly
@@ -23,6 +22,7 @@ from renaissance.training.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from renaissance.training.processes import Processes
 from renaissance.training.teacher import Kept, Momentum
 
 
@@ -38,11 +38,11 @@ class Keeper:
         folder: Path,
         run: str,
         recipe: Recipe,
-        accelerator: Accelerator,
+        processes: Processes,
     ) -> None:
         self._model = Kept(assembly, momentum) if momentum.teachers or momentum.queues else assembly
         self._momentum, self._optimiser = momentum, optimiser
-        self._folder, self._run, self._recipe, self._accelerator = folder / "checkpoints", run, recipe, accelerator
+        self._folder, self._run, self._recipe, self._processes = folder / "checkpoints", run, recipe, processes
         self._average = None if recipe.ema is None else Average(assembly, recipe.ema.decay)
 
     def restore(self, start: Path | None, identity: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Keeper:
         """
         if start is None:
             return {}
-        self._momentum.make_room(start, self._accelerator.device)
+        self._momentum.make_room(start, self._processes.accelerator.device)
         state = load_checkpoint(start, model=self._model, optimiser=self._optimiser, average=self._average)
         if state["identity"] != identity:
             raise CheckpointError(f"The data are not those of '{start}' any more; restore them, or start a new run.")
@@ -90,9 +90,9 @@ class Keeper:
             run=self._run,
             average=self._average,
             besides=best.steps,
-            main=self._accelerator.is_main_process,
+            main=self._processes.first,
         )
-        self._accelerator.wait_for_everyone()
+        self._processes.wait()
 
     def averaged(self) -> AbstractContextManager[None]:
         """Give the model its averaged weights, if the recipe asks for them, while what is inside runs."""
@@ -106,7 +106,7 @@ class Keeper:
         """
         if self._recipe.save_best and best.step is not None:
             path = checkpoint_at(self._folder, best.step, self._run)
-            self._momentum.make_room(path, self._accelerator.device)
+            self._momentum.make_room(path, self._processes.accelerator.device)
             load_weights(path, self._model)
             if self._average is not None:
                 self._average.load(load_file(path / AVERAGE))

@@ -75,13 +75,6 @@ class Ledger(Meter):
         self._counts["samples"] += sum(len(part.ids) for part in parts)
         self._counts["bytes/images"] += sum(part.bytes_read for part in parts)
 
-    @contextmanager
-    def building(self) -> Iterator[None]:
-        """Count what is done inside as the building of stores."""
-        with self.phases("store"), StepCount(trains=False) as count:
-            yield
-        self._counts["built/flops"] += count.taken.forward
-
     def run(
         self,
         part: Part,
@@ -120,6 +113,8 @@ class Ledger(Meter):
             self._later("bytes/store", stored.mask.sum() * _bytes_a_token(stored))
             if self.spares:
                 self._spare(encoder, modality, inputs, stored)
+            else:
+                self._counts["unspared"] += rows
 
     def predicted(self, task: str, count: Tensor) -> None:
         """Note of how many predictions a task's loss is."""

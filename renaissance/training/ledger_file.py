@@ -13,6 +13,7 @@ import torch
 
 from renaissance.durable import write_atomically
 from renaissance.errors import ModelFileError
+from renaissance.features.layout import Cost
 from renaissance.training.ledger import PARTS, PEAK, WALL
 
 NAME = "ledger.json"
@@ -21,16 +22,18 @@ DIRECTIONS = ("forward", "backward", "recomputed")
 
 
 def ledger_facts(
-    totals: Mapping[str, float], forecast: Mapping[str, Any], *, name: str, batch: int, processes: int, spares: bool
+    totals: Mapping[str, float],
+    forecast: Mapping[str, Any],
+    store: Cost,
+    *,
+    name: str,
+    batch: int,
+    processes: int,
 ) -> dict[str, Any]:
-    """Return what `ledger.json` holds, of the totals of a ledger.
-
-    spares: whether it is known what towers would have taken for what a store gave.
-    """
+    """Return what `ledger.json` holds, of the totals of a ledger. store: what the building of its stores took."""
     flops = {part: {way: int(totals.get(f"flops/{part}/{way}", 0)) for way in DIRECTIONS} for part in PARTS}
     whole = {way: sum(part[way] for part in flops.values()) for way in DIRECTIONS}
-    actual, built = sum(whole.values()), int(totals.get("built/flops", 0))
-    known = spares or not _group(totals, "stored/")
+    actual, known = sum(whole.values()), "unspared" not in totals
     updates = int(totals.get("updates", 0))
     return {
         "format": FORMAT,
@@ -49,8 +52,9 @@ def ledger_facts(
             "nothing frozen": int(totals.get("unfrozen/flops", 0)) if known else None,
             "frozen, no store": actual + int(totals.get("spared/flops", 0)) if known else None,
             "as run": actual,
-            "as run, store built": actual + built,
+            "as run, store built": None if store.flops is None else actual + store.flops,
         },
+        "store": {"flops": store.flops, "seconds": round(store.seconds, 3)},
         "wall_seconds": _seconds(totals, WALL),
         "cpu_seconds": _seconds(totals, "cpu/"),
         "peak_memory_bytes": _group(totals, PEAK),

@@ -87,12 +87,12 @@ def train(
     processes.divide(step_module, assembly)
     optimiser = make_optimiser(step_module, recipe.optimiser)
     keeper = Keeper(
-        assembly, step_module.momentum, optimiser, folder=folder, run=run, recipe=recipe, accelerator=accelerator
+        assembly, step_module.momentum, optimiser, folder=folder, run=run, recipe=recipe, processes=processes
     )
     state = keeper.restore(start, identity)
     first = done = int(state.get("step", 0))
     ledger.restore(state.get("ledger", {}))
-    clock = Stopwatch(float(state.get("seconds", 0.0)))
+    clock = Stopwatch(float(state.get("seconds", 0.0)), float(state.get("charged", 0.0)))
     pace.note(first, ledger, clock, accelerator)
     time = pace.time(first, recipe.freezing.unit)
     begin_stage(step_module, optimiser, stages, time, recipe.optimiser)
@@ -103,12 +103,16 @@ def train(
     model = processes.wrap(step_module)
     log = Log(folder, accelerator, recipe.batch.size, first)
 
-    def measure(done: int) -> None:
+    def measure(done: int) -> str | None:
+        """Measure after an update; return the signal that was heard in the meantime: there are no figures then."""
         assert evaluate is not None, "`is_due` asks"
-        with clock.paused(), signals.at_once(), keeper.averaged():
+        with clock.paused(), keeper.averaged():
             figures = evaluate(done)
-        log.note(done, figures)
-        best.look(done, figures)
+        stopped = signals.asked(accelerator)
+        if stopped is None:
+            log.note(done, figures)
+            best.look(done, figures)
+        return stopped
 
     def is_due(done: int) -> bool:
         every = recipe.evaluation.every
@@ -118,8 +122,8 @@ def train(
 
     model.train()
     with signals.held(), closing(batches(first, 0 if pace.over(first) else pace.steps - first)) as made:
-        if state.get("unmeasured"):
-            measure(first)
+        if state.get("unmeasured") and (stopped := measure(first)) is not None:
+            raise _stopped(stopped, pace.shown(first))
         for step, parts in pace.track(ledger.phases.waiting(made), first, progress):
             time = pace.time(step, recipe.freezing.unit)
             if number_at(stages, time) != stage:
@@ -135,6 +139,7 @@ def train(
             )
             done = step + 1
             ledger.update(parts)
+            clock.charge()
             pace.note(done, ledger, clock, accelerator)
             over = pace.over(done)
             keeper.update(done)
@@ -144,27 +149,30 @@ def train(
             if done % LOG_EVERY == 0:
                 ledger.settle()
             stopped = signals.asked(accelerator)
+            due = is_due(done)
             # before the checkpoint: a kill in between is resumed from an older one, and measures again
-            if is_due(done) and stopped is None:
-                measure(done)
+            if due and stopped is None:
+                stopped = measure(done)
             if stopped or over or done % recipe.checkpoint_every == 0 or best.step == done:
                 skipped |= dict.fromkeys(_of_all_processes(skipped))
                 within_budget(recipe, skipped, samples, "samples to train on")
-                facts = {"skipped": list(skipped), "seconds": clock.seconds(), "identity": identity}
+                facts: dict[str, Any] = {"skipped": list(skipped), "identity": identity}
                 facts |= {"stage": stage, "ledger": ledger.totals(accelerator)}
+                facts |= {"seconds": clock.seconds(), "charged": clock.charged()}
                 with clock.paused(), ledger.phases("checkpoints"):
-                    keeper.write(done, {**facts, "unmeasured": bool(stopped) and is_due(done)}, best)
+                    keeper.write(done, {**facts, "unmeasured": bool(stopped) and due}, best)
             if stopped:
-                raise StoppedError(
-                    f"Stopped by {stopped} after update {pace.shown(done)}; its checkpoint is written. Continue "
-                    "with --resume."
-                )
+                raise _stopped(stopped, pace.shown(done))
     keeper.finish(best)
     assembly.eval()
     unreached = tuple(after.label for after in stages[stage + 1 :])
     if unreached:
         progress.say(f"The budget ended at update {done}, before the stage after {unreached[0]}: it never began.")
     return Trained(done, clock.seconds(), _of_all_processes(skipped), best.facts(), unreached)
+
+
+def _stopped(by: str, shown: str) -> StoppedError:
+    return StoppedError(f"Stopped by {by} after update {shown}; its checkpoint is written. Continue with --resume.")
 
 
 def _of_all_processes(lines: Iterable[str]) -> tuple[str, ...]:

@@ -46,9 +46,9 @@ class Pace:
             whole, spent = self.budget.flops, float(ledger.flops(accelerator))
         else:
             assert self.budget.seconds is not None
-            whole, spent = self.budget.seconds, _of_first(clock.seconds(), accelerator)
+            whole, spent = self.budget.seconds, _of_first(clock.charged(), accelerator)
         self.share, self._mean = spent / whole, spent / whole / done
-        if self.budget.seconds is not None and done == 1 and self.share > 1:
+        if self.budget.seconds is not None and done == 2 and self.share > 1:  # the first is not charged
             raise SpecError(
                 f"budget.seconds is {whole:g}, and one update alone took {spent:.4g}; give more, and another --out."
             )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,7 @@ from renaissance.recipe import Recipe
 from renaissance.training.sharded import Shell, fit_to_freezing, shard
 from renaissance.training.train_step import TrainStep
 
-# One process builds stores and measures while the others wait.
+# one process builds stores and measures while the others wait
 LONGEST_WAIT = timedelta(hours=24)
 
 
@@ -40,7 +41,7 @@ class Processes:
         self.settings, self.bf16 = recipe.distributed, recipe.precision == "bf16"
         if self.settings.offload and torch.cuda.is_available() and "RANK" in os.environ and not dist.is_initialized():
             # sums over weights in the memory of the host need a backend of their own
-            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=LONGEST_WAIT)
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(seconds=self.settings.timeout))
         self.accelerator = _accelerator(recipe, folder)
         if self.settings.strategy == "fsdp" and not dist.is_initialized():
             raise SpecError(
@@ -48,11 +49,27 @@ class Processes:
                 "'torchrun --nproc-per-node N -m renaissance run ...', or say 'strategy: ddp'."
             )
         self._shells: dict[int, Shell] = {}
+        # where processes wait for hours; sums of gradients do not, so that one that stopped is noticed there
+        self._waiting: Any = dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if dist.is_initialized() else None
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes and measures."""
         return bool(self.accelerator.is_main_process)
+
+    def wait(self) -> None:
+        """Wait until all processes are here, however long one of them works alone."""
+        if self._waiting is not None:
+            dist.barrier(group=self._waiting)
+
+    @contextmanager
+    def first_one_first(self) -> Iterator[None]:
+        """Let the first process go through what is inside before the others."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
     def divide(self, step: TrainStep, assembly: Assembly) -> None:
         """Divide the model of a train step among the processes, where the recipe says so.
@@ -126,6 +143,6 @@ def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
         # which parameters a step uses depends on the tasks' outputs and on how a tower pools
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=recipe.distributed.timeout)),
         ],
     )

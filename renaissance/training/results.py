@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from renaissance.data.corpora import corpora_of
 from renaissance.data.records import DataSet
 from renaissance.evaluation.leaks import CHECKED, Shared
 from renaissance.evaluation.splits import SplitScores
@@ -40,6 +41,7 @@ def results_of(
             **({"stages_not_reached": list(trained.unreached)} if trained.unreached else {}),
         },
         "compute": dict(compute),
+        "corpora": corpora_of(recipe.data),
         "overlap": {"checked": CHECKED, "found": [asdict(one) for one in shared]},
         "splits": {scores.name: scores.sizes() for _, scores in models},
         "scores": [{"model": model, **row} for model, scores in models for row in scores.rows()],

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: a training stops at its next checkpoint, and anything else at once.
 
 The handlers set a flag, and the training looks at it after each update: an exception in the middle of one would leave
-weights of no step, and processes that wait for each other.
+weights of no step, and processes that wait for each other. An evaluation between two updates changes no weight: it is
+given up, and the checkpoint of the update before it is written.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 
+Result = TypeVar("Result")
 _HEARD = (signal.SIGINT, signal.SIGTERM)
+
+
+class _GivenUpError(BaseException):
+    """Ends what a signal gives up; no handler of errors takes it, and it is seen nowhere else."""
 
 
 class Signals:
@@ -25,11 +32,15 @@ class Signals:
     def __init__(self) -> None:
         self.caught: int | None = None
         self._held = False
+        self._gives_up = False
 
     def hear(self, number: int, frame: FrameType | None = None) -> None:
         """Handle a signal: note the first one while it is held, and leave at any other."""
         if self._held and self.caught is None:
             self.caught = number
+            if self._gives_up:
+                self._gives_up = False
+                raise _GivenUpError
         else:
             _leave(number)
 
@@ -44,16 +55,20 @@ class Signals:
         if self.caught is not None:
             _leave(self.caught)
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Leave at the first signal again while what is inside runs, within `held`."""
-        self._held = False
-        if self.caught is not None:
-            _leave(self.caught)
+    def unless_heard(self, call: Callable[[], Result]) -> Result | None:
+        """Return what `call` gives; None where, within `held`, a first signal came before, or gives it up.
+
+        What is given up is cut off anywhere: it must leave no state that anybody needs.
+        """
         try:
-            yield
+            self._gives_up = True
+            result = None if self.caught is not None else call()
+            self._gives_up = False  # in here: a signal that comes before it is still one that gives up
+        except _GivenUpError:
+            return None
         finally:
-            self._held = True
+            self._gives_up = False
+        return result
 
     def asked(self, accelerator: Accelerator) -> str | None:
         """Return the name of the signal that one of the processes has heard, the same in all of them."""

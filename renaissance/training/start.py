@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from renaissance.training.labels import with_labels_as_saved, with_labels_of
 from renaissance.training.resizing import resize
 from renaissance.trust import trusted
 from renaissance.uses import TaskSelection
+from renaissance.zoo import bundled
 
 
 def measured_tasks(plan: AnyPlan) -> list[str]:
@@ -196,9 +198,15 @@ def _check_declared(surgery: Surgery, old: Assembly, plan: AnyPlan) -> None:
 
 
 def _saved_folder(name: str) -> tuple[Path, bool]:
-    """Return the folder of a saved model, and whether it is the user's own or a download of the Hub."""
+    """Return the folder of a saved model, and whether it is the user's own or a download of the Hub.
+
+    One that ships with renaissance is taken from there, unless a commit or HF_ENDPOINT asks for the Hub.
+    """
     place = Path(name).expanduser()
     if place.exists() or name.startswith((".", "/", "~")):
         return model_in(place), True
     repository, _, commit = name.partition("@")
+    ships = None if commit or os.environ.get("HF_ENDPOINT") else bundled(repository)
+    if ships is not None:
+        return ships, True
     return download(repository, revision=commit or None), False

@@ -12,6 +12,7 @@ import torch
 
 from renaissance.api import MODALITIES, Modality
 from renaissance.assemble import Assembly
+from renaissance.cost.flops import StepCount
 from renaissance.data.cache import cache_folder
 from renaissance.data.decode import read_record
 from renaissance.data.readers.sources import FileImage
@@ -138,7 +139,17 @@ def open_stores(
         return Stores()
     assembly.eval()
     with first():
-        return frozen_stores(wishes_of(recipe, assembly, data, stages, progress), store_folder(recipe.store), progress)
+        return build_stores(wishes_of(recipe, assembly, data, stages, progress), store_folder(recipe.store), progress)
+
+
+def build_stores(wishes: Mapping[Modality, Wanted], folder: Path, progress: Progress) -> Stores:
+    """Run what is frozen over the samples that are not stored yet, count what that takes, and return the stores.
+
+    Raises:
+        FeatureStoreError, OutputError: as `frozen_stores` raises them.
+    """
+    with StepCount(trains=False) as count:
+        return frozen_stores(wishes, folder, progress, lambda: count.taken.forward)
 
 
 def wishes_of_recipe(recipe: Recipe, registry: Registry, progress: Progress) -> dict[Modality, Wanted]:

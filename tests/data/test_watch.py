@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from renaissance.data import watch
 from renaissance.data.collate import Collator
 from renaissance.data.loader import loader
 from renaissance.data.records import Record
 from renaissance.data.sampling import BatchPlan
+from renaissance.data.watch import Watch
 from renaissance.errors import LoaderError
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
@@ -92,3 +99,73 @@ def test_loader_processes_outlive_a_signal_to_the_whole_group(records: list[Reco
         made.close()
     assert steps == list(range(40))
     assert multiprocessing.active_children() == []
+
+
+# --- hanging ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """An image whose reading takes seconds, and tells in a file that it has begun."""
+
+    told: Path
+    seconds: float
+    content: bytes = b""
+    name: str = "slow.png"
+
+    def read(self) -> bytes:
+        self.told.touch()
+        time.sleep(self.seconds)
+        return self.content
+
+
+def slow(records: list[Record], image: Slow) -> tuple[list[Record], str]:
+    """Return records of which the one in the fourth batch of the first epoch is slow, and its id."""
+    place = int(PLAN.micro_batch(3, 0).indices[1])
+    own: Any = replace(image, content=records[place].image.read())
+    return [*records[:place], replace(records[place], image=own), *records[place + 1 :]], records[place].id
+
+
+def test_a_loader_process_that_hangs_is_named_with_its_samples_and_ended(
+    records: list[Record], collator: Collator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, name = slow(records, Slow(tmp_path / "told", 3600.0))
+    hours = itertools.count()
+    waited: list[bool] = []
+    # the clock of the training stands still until the slow batch is waited for, and was begun
+    clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours) if waited and (tmp_path / "told").exists() else 0.0)
+    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(watch, "LOOK", 0.05)
+    made = loader(hanging, PLAN, collator, start_step=0, steps=5, workers=2)
+    try:
+        assert [next(made)[0] for _ in range(3)] == [0, 1, 2]
+        waited.append(True)
+        told = rf"Loader process 2 of 2 hangs: it has not prepared samples .*'{name}'.* in 122 seconds.*then --resume"
+        with pytest.raises(LoaderError, match=told):
+            next(made)
+    finally:
+        made.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_loader_process_that_is_slow_is_waited_for(
+    records: list[Record], collator: Collator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, _ = slow(records, Slow(tmp_path / "told", 0.5))
+    monkeypatch.setattr(watch, "LOOK", 0.05)
+    steps = [step for step, _ in loader(waiting, PLAN, collator, start_step=0, steps=5, workers=2)]
+    assert steps == list(range(5))
+    assert (tmp_path / "told").exists()
+
+
+def test_samples_that_no_loader_process_begins_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never:
+        def __iter__(self) -> Iterator[Any]:
+            return self
+
+        def __next__(self) -> Any:
+            raise RuntimeError("DataLoader timed out after 5.0 seconds")
+
+    monkeypatch.setattr(watch, "LONGEST_WAIT", -2.0)
+    told = Watch(multiprocessing.get_context("fork"), 2).telling(Never(), lambda number: f"samples of {number}", 7, 2)
+    assert "No loader process has begun samples of 7 in 0 seconds" in str(next(told))

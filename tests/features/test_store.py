@@ -22,6 +22,7 @@ from safetensors import safe_open
 from renaissance.api import TextInput, VisionInput
 from renaissance.errors import FeatureStoreError, OutputError
 from renaissance.features.keys import content_digest
+from renaissance.features.layout import Cost
 from renaissance.features.shard import Shard
 from renaissance.features.store import FeatureStore, build_or_open, forecast
 from renaissance.toolkit.canonical import encode_canonical
@@ -172,6 +173,41 @@ def test_the_forecast_is_near_and_writes_nothing(tmp_path: Path) -> None:
     store = build(tmp_path, shard_bytes=10**6)
     assert found.data_bytes == pytest.approx(store.data_bytes, rel=0.1)
     assert forecast(tmp_path / KEY, encode, DIGESTS, load).missing == 0
+
+
+def counted_build(folder: Path, samples: Sequence[str], **options: Any) -> FeatureStore:
+    """Build a store whose tower takes 1000 FLOPs a call, of at most two samples."""
+    tower = TinyText()
+    return build(folder, tower, samples=samples, flops=lambda: 1000 * tower.calls, **options)
+
+
+def test_each_shard_keeps_what_its_features_took(tmp_path: Path) -> None:
+    store = counted_build(tmp_path, DIGESTS)  # of five samples in three shards
+    cost = store.cost(store.rows.values())
+    assert cost.flops == 3000
+    assert cost.seconds > 0
+    again = FeatureStore.open(tmp_path / KEY)
+    assert again.cost(again.rows.values()) == cost
+
+
+def test_of_a_shard_only_the_share_that_is_read_is_charged(tmp_path: Path) -> None:
+    store = counted_build(tmp_path, DIGESTS)
+    one = [store.rows[DIGESTS[0]]]
+    assert store.cost([*one, *one]).flops == 500
+    assert store.cost([]) == Cost()
+
+
+def test_samples_that_are_added_are_charged_beside_those_that_were_there(tmp_path: Path) -> None:
+    counted_build(tmp_path, DIGESTS[:2], shard_bytes=10**6)
+    store = counted_build(tmp_path, DIGESTS, shard_bytes=10**6)
+    assert store.cost(store.rows.values()).flops == 1000 + 2000
+
+
+def test_what_nobody_counted_is_not_known(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    cost = store.cost(store.rows.values())
+    assert cost.flops is None
+    assert cost.seconds > 0
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from renaissance.recipe import validate_recipe
 from renaissance.recipe.data import WorldData
 from renaissance.registry import default_registry
 from renaissance.training import loop
+from renaissance.training.ledger_file import read_ledger
 from renaissance.training.run import run
 from renaissance.training.stores import wishes_of_recipe
 
@@ -273,3 +274,25 @@ def test_what_no_store_can_be_used_for_is_refused_with_the_reason(
     with pytest.raises(SpecError, match=message):
         run(tiny_recipe(start=tiny_spec(rules), store=True, **changes), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_store_that_another_run_built_is_charged_like_ones_own(
+    tiny_recipe: Recipes, tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(
+        start=tiny_spec("frozen vision"),
+        tasks={"itm": {}},
+        evaluation={"untrained": False},
+        store={"folder": str(tmp_path / "store")},
+    )
+    builds, reads, plain = (tmp_path / name for name in ("builds", "reads", "plain"))
+    for folder, changes in ((builds, {}), (reads, {"optimiser": {"lr": 0.001}}), (plain, {"store": False})):
+        run({**recipe, **changes}, out=folder)
+    own, other, without = (read_ledger(folder) for folder in (builds, reads, plain))
+    assert own["store"]["flops"] == other["store"]["flops"] > 0
+    assert own["store"]["seconds"] == other["store"]["seconds"] > 0
+    for facts in (own, other):
+        compared = facts["compared"]
+        assert compared["as run, store built"] == compared["as run"] + facts["store"]["flops"]
+    assert without["store"] == {"flops": 0, "seconds": 0.0}
+    assert without["compared"]["as run, store built"] == without["compared"]["as run"]

@@ -164,6 +164,7 @@ def test_what_is_frozen_stays_bit_for_bit_and_all_else_moves(spec: str, tiny_bat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
 def test_every_combination(tiny_batch: Callable[..., Any]) -> None:
     for spec in ALL:
         check(spec, tiny_batch)

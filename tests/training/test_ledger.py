@@ -15,8 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from renaissance.api import Batch
 from renaissance.cost.counting import FlopCount
+from renaissance.features.layout import Cost
 from renaissance.models.recomputing import recompute
 from renaissance.training.ledger import Ledger
+from renaissance.training.ledger_file import ledger_facts
 from renaissance.training.phases import Phases
 from renaissance.training.train_step import TrainStep
 
@@ -110,6 +112,26 @@ def test_what_a_store_gives_is_not_counted_but_spared(tiny_model: Tiny, tiny_bat
     assert "calls/vision" not in totals
     assert totals["spared/flops"] >= without["flops/vision/forward"]
     assert totals["bytes/store"] > 0
+
+
+@pytest.mark.parametrize("spares", [True, False])
+def test_what_a_store_spared_is_known_only_if_all_of_it_was_counted(
+    spares: bool, tiny_model: Tiny, tiny_batch: Tiny
+) -> None:
+    """A run may go on with another strategy, of which one counts what is spared and one does not."""
+    model, alone = tiny_model(("itm",), "frozen vision"), Accelerator(cpu=True)
+    batch = tiny_batch(model, 3)
+    with torch.no_grad():
+        stored = replace(batch, images=None, stored_vision=model.eval().encoder.encode_vision(batch.images))
+    ledger, later = Ledger(torch.device("cpu"), spares=spares), Ledger(torch.device("cpu"))
+    step_of(model, ledger)(stored)
+    later.restore(ledger.totals(alone))
+    step_of(model, later)(stored)
+    facts = ledger_facts(later.totals(alone), {}, Cost(2.0, 10**6), name="both", batch=3, processes=1)
+    compared = facts["compared"]
+    assert (compared["frozen, no store"] is not None) == (compared["nothing frozen"] is not None) == spares
+    assert compared["as run, store built"] == compared["as run"] + 10**6
+    assert facts["store"] == {"flops": 10**6, "seconds": 2.0}
 
 
 def test_a_frozen_model_knows_what_it_would_take_with_nothing_frozen(tiny_model: Tiny, tiny_batch: Tiny) -> None:

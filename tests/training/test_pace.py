@@ -14,6 +14,8 @@ from renaissance.errors import SpecError
 from renaissance.progress import Silent
 from renaissance.recipe import validate_recipe
 from renaissance.recipe.training import Budget, Schedule
+from renaissance.training import clock, loop
+from renaissance.training.clock import Stopwatch
 from renaissance.training.ledger_file import read_ledger
 from renaissance.training.optimiser import factor
 from renaissance.training.pace import Pace
@@ -80,6 +82,52 @@ def test_seconds_that_one_update_exceeds_are_refused_with_both_figures(tiny_reci
         SpecError, match=r"budget.seconds is 1e-06, and one update alone took .*; give more, and another --out"
     ):
         run(recipe, out=tmp_path / "run")
+
+
+class Hours:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
+    own = Hours()
+    monkeypatch.setattr(clock, "time", own)
+    return own
+
+
+def test_the_first_update_of_a_part_is_not_charged_and_neither_are_pauses(hours: Hours) -> None:
+    watch = Stopwatch(10.0, charged=7.0)
+    hours.now += 50.0
+    assert watch.charged() == 7.0
+    watch.charge()
+    hours.now += 3.0
+    watch.charge()
+    with watch.paused():
+        hours.now += 100.0
+    assert watch.charged() == 10.0
+    assert watch.seconds() == 63.0
+
+
+def test_seconds_are_spent_by_updates_and_not_by_what_a_start_takes(
+    tiny_recipe: Recipes, tmp_path: Path, hours: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.update
+    took = iter([100.0, *[1.0] * 20])
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        hours.now += next(took)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(loop, "update", slow)
+    done = run(tiny_recipe(budget={"seconds": 3.5}, schedule={}, **QUICK), out=tmp_path / "run")
+    assert done.scores["training"]["updates"] == 1 + 4
+    assert done.scores["seconds"]["training"] == 104.0
 
 
 def test_a_stage_that_a_budget_never_reaches_is_told_and_stands_in_the_scores(

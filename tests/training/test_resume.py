@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from renaissance.data.sampling import BatchPlan
 from renaissance.training.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,11 @@ def endless(tmp_path: Path, cache: Path) -> list[str]:
     return [*torchrun, "-m", "renaissance", "run", str(tmp_path / "endless.yaml"), "--out", str(tmp_path / "run")]
 
 
+def changed(recipe: Path, **sections: Any) -> None:
+    """Put other sections into the file of a recipe."""
+    recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), **sections}))
+
+
 def waited(until: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     """Wait until something is there; return it."""
     end = time.monotonic() + PATIENCE
@@ -126,6 +133,59 @@ def started(tmp_path: Path) -> Iterator[Callable[[list[str]], tuple[subprocess.P
                 os.kill(child, signal.SIGKILL)
             process.kill()
             process.wait()
+
+
+def pictures(folder: Path, batch: int, update: int) -> Path:
+    """Make pictures, of which one is broken: the last that the second of two processes reads in an update."""
+    from PIL import Image
+
+    folder.mkdir()
+    plan = BatchPlan(count=24, batch_size=batch, world_size=2, rank=1, seed=0)
+    broken = int(plan.micro_batch(update, 0).indices[-1])
+    for number in range(24):
+        Image.new("RGB", (16, 16), (10 * number, 100, 200)).save(folder / f"{number:02}.png")
+    path = folder / f"{broken:02}.png"
+    path.write_bytes(path.read_bytes()[:40])
+    lines = ({"image": f"{number:02}.png", "caption": f"picture {number}", "part": "train"} for number in range(24))
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.timeout(900)
+def test_an_error_in_one_process_ends_all_and_leaves_a_checkpoint(
+    endless: list[str],
+    started: Callable[[list[str]], tuple[subprocess.Popen[str], dict[str, int]]],
+    tmp_path: Path,
+) -> None:
+    data = {"kind": "images", "path": str(pictures(tmp_path / "pictures", 4, 5)), "hold_out": []}
+    changed(tmp_path / "endless.yaml", data=data)
+    process, ranks = started(endless)
+    assert process.wait(PATIENCE) != 0
+    told = (tmp_path / "told").read_text()
+    assert re.search(r"captions\.jsonl, row \d+.*\.png", told), told
+    assert not any(map(is_alive, ranks.values()))
+    newest, faults = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    assert (newest.name, faults) == ("step-00000004", [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.timeout(900)
+def test_a_process_that_stands_still_ends_all(
+    endless: list[str],
+    started: Callable[[list[str]], tuple[subprocess.Popen[str], dict[str, int]]],
+    tmp_path: Path,
+) -> None:
+    changed(tmp_path / "endless.yaml", distributed={"timeout": 60.0})
+    process, ranks = started(endless)
+    os.kill(ranks["1"], signal.SIGSTOP)
+    assert process.wait(PATIENCE) != 0
+    assert not any(map(is_alive, ranks.values()))
+    newest, faults = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    assert faults == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")

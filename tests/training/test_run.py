@@ -35,6 +35,7 @@ from renaissance.registry import Plugin, Registry
 from renaissance.toolkit import recompute
 from renaissance.training import loop, update
 from renaissance.training.checkpoint import newest_checkpoint
+from renaissance.training.folder import check_same
 from renaissance.training.run import as_recipe, run
 
 Recipes = Callable[..., dict[str, Any]]
@@ -186,6 +187,10 @@ def test_a_run_of_another_recipe_is_not_resumed(long_recipe: dict[str, Any], who
         run({**long_recipe, "optimiser": {"lr": 0.1}}, out=whole, resume=True)
 
 
+def test_how_processes_share_a_training_may_change_on_resume(long_recipe: dict[str, Any], whole: Path) -> None:
+    check_same(validate_recipe({**long_recipe, "distributed": {"strategy": "fsdp"}}), whole)
+
+
 def test_what_is_no_run_is_not_resumed(tiny_recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a run, so there is nothing to resume"):
         run(tiny_recipe(), out=tmp_path / "nothing", resume=True)
@@ -206,6 +211,11 @@ def test_the_run_folder_holds_recipe_environment_metrics_scores_and_model(
     assert {"loss/mlm", "loss/itm", "loss/itc", "itm/accuracy", "lr"} <= set(lines[0])
     assert json.loads((whole / "run.json").read_text())["state"] == "done"
     assert load(whole / "model").plan.tasks.keys() == {"mlm", "itm", "itc", "retrieval"}
+
+
+def test_the_saved_model_holds_the_recipe_that_makes_it_again(long_recipe: dict[str, Any], whole: Path) -> None:
+    assert as_recipe(whole / "model" / "recipe.yaml") == validate_recipe(long_recipe)
+    assert "recipe.yaml" in json.loads((whole / "model" / "manifest.json").read_text())["files"]
 
 
 def test_scores_say_what_was_measured_on_what_and_after_which_training(whole: Path) -> None:
@@ -300,7 +310,7 @@ def test_a_run_is_not_resumed_on_other_samples(long_recipe: dict[str, Any], tmp_
     state = next((tmp_path / "run" / "checkpoints").iterdir()) / "state.json"
     assert json.loads(state.read_text())["identity"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("renaissance.training.run._identity", lambda data, steps: "of other samples")
+        patch.setattr("renaissance.training.course.samples_digest", lambda samples: "of other samples")
         with pytest.raises(CheckpointError, match="not those of"):
             run(long_recipe, out=tmp_path / "run", resume=True)
 

@@ -188,11 +188,17 @@ def results(
         patch.setenv("RENAISSANCE_CACHE", str(folder / "cache"))
         for name, recipe in recipes.items():
             run({key: value for key, value in recipe.items() if key != "distributed"}, out=folder / "alone" / name)
-    # a run of one process that two go on with, from its second update
+    # a run of one process that two with a divided model go on with, from its second update
     shutil.copytree(folder / "alone" / "plain", folder / "runs" / "resumed")
     shutil.rmtree(folder / "runs" / "resumed" / "checkpoints" / "step-00000004")
     runs = {name: (recipe, False) for name, recipe in recipes.items() if "distributed" in recipe}
-    in_two_processes(work, folder, cases, {**runs, "resumed": (recipes["plain"], True)}, str(folder / "cache"))
+    in_two_processes(
+        work,
+        folder,
+        cases,
+        {**runs, "resumed": ({**recipes["plain"], "distributed": {"strategy": "fsdp"}}, True)},
+        str(folder / "cache"),
+    )
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -122,17 +122,63 @@ def test_a_second_ctrl_c_leaves_at_once_and_harms_nothing(recipe: dict[str, Any]
     assert (newest.name, faults) == ("step-00000003", [])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_evaluation_in_training_is_given_up_for_the_checkpoint_and_made_up_for(
+    number: int, recipe: dict[str, Any], whole: Run, tmp_path: Path
+) -> None:
+    told_of = f"Stopped by {signal.Signals(number).name} after update 2 of 6; its checkpoint is written"
+    for resume in (False, True):  # the evaluation that the second start makes up for is given up, too
+        measuring = Signalling("Texts of 'validation'", 0, number)
+        with pytest.raises(StoppedError, match=told_of):
+            run(recipe, out=tmp_path / "cut", resume=resume, progress=measuring)
+        newest, faults = newest_checkpoint(tmp_path / "cut" / "checkpoints")
+        assert newest is not None
+        assert (newest.name, faults) == ("step-00000002", [])
+        assert told(tmp_path / "cut") == []
+    again = run(recipe, out=tmp_path / "cut", resume=True)
+    assert same(weights(whole.folder), weights(again.folder))
+    assert again.scores["scores"] == whole.scores["scores"]
+    assert again.scores["training"] == whole.scores["training"]
+    assert told(whole.folder) == told(again.folder)
+
+
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_while_it_measures_leaves_at_once(
+def test_a_signal_after_the_training_leaves_at_once_and_the_last_checkpoint_is_there(
     number: int, expected: type[BaseException], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(expected) as caught:
         run(
             {**recipe, "budget": {"steps": 2}},
             out=tmp_path / "cut",
-            progress=Signalling("Texts of 'validation'", 0, number),
+            progress=Signalling("Texts of 'test'", 0, number),
         )
     assert expected is KeyboardInterrupt or caught.value.code == 143
+    newest, faults = newest_checkpoint(tmp_path / "cut" / "checkpoints")
+    assert newest is not None
+    assert (newest.name, faults) == ("step-00000002", [])
+
+
+def test_what_a_signal_gives_up_is_given_up_once_and_a_second_signal_leaves() -> None:
+    signals = Signals()
+    went_on: list[int] = []
+
+    def twice() -> None:
+        try:
+            signals.hear(signal.SIGTERM)
+        finally:  # what is cut off tidies up, and is not cut off again
+            with pytest.raises(KeyboardInterrupt):
+                signals.hear(signal.SIGINT)
+            went_on.append(1)
+
+    def training() -> None:
+        with signals.held():
+            assert signals.unless_heard(twice) is None
+            assert signals.unless_heard(lambda: 1) is None
+
+    with pytest.raises(SystemExit):
+        training()
+    assert went_on == [1]
+    assert Signals().unless_heard(lambda: 1) == 1
 
 
 def test_handlers_are_those_of_before_afterwards_and_what_is_ignored_stays_so() -> None:
