@@ -34,11 +34,22 @@ def write(folder: Path, scenes: int, seed: int, layouts: Sequence[str]) -> Path:
     return folder / "prepared"
 
 
-def pretrained(root: Path, out: Path, *, seed: int = 0, steps: int | None = None, batch: int | None = None) -> Path:
-    """Train recipes/finetune/world/pretraining.yaml on the prepared captions; return the folder of the run."""
-    recipe = load_recipe(PRETRAINING).dump()
-    recipe["data"]["path"] = str(root / CAPTIONS)
-    return renaissance.run(shortened({**recipe, "seed": seed}, steps, batch), out=out).folder
+def pretrained(
+    root: Path,
+    out: Path,
+    *,
+    recipe: Path = PRETRAINING,
+    seed: int = 0,
+    steps: int | None = None,
+    batch: int | None = None,
+) -> Path:
+    """Train a recipe on the prepared captions, by default pretraining.yaml; return the folder of the run.
+
+    A run that was stopped goes on.
+    """
+    found = load_recipe(recipe).dump()
+    found["data"]["path"] = str(root / CAPTIONS)
+    return renaissance.run(shortened({**found, "seed": seed}, steps, batch), out=out, resume=out.is_dir()).folder
 
 
 def shortened(recipe: dict[str, Any], steps: int | None, batch: int | None) -> dict[str, Any]:

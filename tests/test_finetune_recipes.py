@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from renaissance.recipe.data import PreparedData
 from renaissance.recipe.start import SavedStart
 from renaissance.registry import default_registry
 from renaissance.training import loop
+from renaissance.training.update import update as real_update
 from renaissance.uses import select_tasks
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "finetune"
@@ -194,13 +196,13 @@ def test_a_run_that_was_stopped_while_its_twin_trained_is_resumed(
     recipe = small(FOLDER / "snli-ve.yaml", pretrained("snli-ve"), corpora / "snli-ve")
     recipe = recipe.model_copy(update={"checkpoint_every": 1})
     whole = renaissance.run(recipe, out=tmp_path / "whole")
-    real, done = loop.update, list[int]()
+    done: list[int] = []
 
     def update(*arguments: Any, **options: Any) -> Any:
         if len(done) == 5:  # three updates of the model, two of its twin
             raise KeyboardInterrupt
         done.append(1)
-        return real(*arguments, **options)
+        return real_update(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "update", update)
@@ -234,7 +236,8 @@ def test_data_that_are_given_take_the_place_of_the_recipes_own(corpora: Path) ->
 
 
 def test_there_is_a_recipe_of_the_world_for_each_of_these() -> None:
-    assert {path.stem for path in (FOLDER / "world").glob("*.yaml")} == {*blind.LAYOUTS, "pretraining"}
+    starts = {blind.pretraining_of(name) for name in blind.LAYOUTS} - {None}
+    assert {path.stem for path in (FOLDER / "world").glob("*.yaml")} == {*blind.LAYOUTS, *starts}
     assert {name.removesuffix("+") for name in blind.LAYOUTS} == set(LAYOUTS)
 
 
@@ -253,6 +256,32 @@ def test_each_seed_must_be_ten_points_better_on_a_thousand_items() -> None:
     assert outcome(50.0, 40.0, 1000).sees
     assert not outcome(49.9, 40.0, 1000).sees
     assert not outcome(50.0, 40.0, 999).sees
+
+
+def write_run(folder: Path, name: str, seed: int, trained: float, twin: float) -> None:
+    recipe = load_recipe(FOLDER / "world" / f"{name}.yaml")
+    split, task, score = str(recipe.evaluation.primary).split("/")
+    row = {"split": split, "task": task, "name": score, "n": 1200, "chance": 50.0}
+    rows = [{**row, "model": "trained", "value": trained}, {**row, "model": "blind", "value": twin}]
+    run = blind.run_of(name, folder, seed)
+    run.mkdir(parents=True)
+    (run / "scores.json").write_text(json.dumps({"scores": [{**row, "model": "trained", "name": "loss"}, *rows]}))
+
+
+def test_the_page_of_blind_twins_tells_which_seeds_there_are_and_what_was_not_run(tmp_path: Path) -> None:
+    write_run(tmp_path, "nlvr2", 0, 66.25, 50.0)
+    write_run(tmp_path, "nlvr2", 2, 64.0, 51.5)
+    text = blind.page(tmp_path)
+    (row,) = (line for line in text.splitlines() if line.startswith("| `nlvr2`"))
+    told = ["`nlvr2` (vision)", "accuracy, test1", "1,200", "50.0", "0, 2", "66.2 / 64.0", "50.0 / 51.5", "12.5"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == told
+    others = ", ".join(f"`{name}`" for name in blind.LAYOUTS if name != "nlvr2")
+    assert f"Not run for this page: {others}." in text
+
+
+def test_a_run_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
+    write_run(tmp_path, "refcoco+", 0, 70.0, 40.0)
+    blind.train("refcoco+", tmp_path, tmp_path / "no-data", 0)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +323,9 @@ def test_a_model_that_learns_which_thing_is_meant_beats_its_blind_twin_by_ten_po
 def test_every_recipe_of_the_world_that_was_shown_to_beats_its_blind_twin_by_ten_points(
     tmp_path: Path, cache: Path
 ) -> None:
-    root = blind.world(tmp_path, blind.LAYOUTS.values())
-    model = blind.start_of(tmp_path, root)
-    outcomes = [blind.outcome(name, tmp_path, root, model) for name in blind.LAYOUTS if name not in blind.UNSHOWN]
+    root = blind.world(tmp_path)
+    shown = [name for name in blind.LAYOUTS if name not in blind.UNSHOWN]
+    for name, seed in product(shown, blind.SEEDS):
+        blind.train(name, tmp_path, root, seed)
+    outcomes = [blind.outcome(name, tmp_path) for name in shown]
     assert [one.row() for one in outcomes if not one.sees] == []
