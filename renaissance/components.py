@@ -50,9 +50,20 @@ def tower_plan(
         options = checked_options(entry, given, of=tower.name)
     facts = described(component, options)
     if weights == "pretrained" and facts.pretrained is False:
-        raise SpecError(f"'{shown(tower.name)}' has no pretrained weights; say 'random {part or modality}'.")
+        raise SpecError(_no_weights(tower.name, component, part or modality))
     name = tower.name if entry.library else component.qualified
     return TowerPlan(name, component.plugin, entry, options, facts, weights)
+
+
+def _no_weights(name: str, component: Component, part: str) -> str:
+    """Return why a backbone has no pretrained weights: it never has, or it has them of other sizes."""
+    entry = component.entry
+    if not getattr(entry, "library", False) and described(component, entry.options()).pretrained is True:
+        return (
+            f"'{shown(name)}' has pretrained weights of its default sizes alone, or of fewer layers; leave the other "
+            f"sizes out, or say 'random {part}'."
+        )
+    return f"'{shown(name)}' has no pretrained weights; say 'random {part}'."
 
 
 def _backbone(name: str, modality: Modality, registry: Registry) -> tuple[Component, dict[str, Any]]:

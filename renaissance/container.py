@@ -4,41 +4,37 @@
     model.safetensors           the weights; past 5 GB in shards with model.safetensors.index.json
     vision/, text/              the processors' files
     manifest.json               size, SHA-256 and xxh3 of each file
+    selftest.safetensors        a small input, with what the model gives of it
     README.md                   the model card
-    scores.json, ledger.json, selftest.safetensors      where whoever saves it has them
+    recipe.yaml, scores.json, ledger.json               where whoever saves it has them
 
-The same model gives the same bytes. Loading verifies the manifest, downloads nothing and initialises nothing.
+The same model gives the same bytes. Loading verifies the manifest and runs the self-test; it downloads nothing and
+initialises nothing, but for towers that were left out on purpose.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, JsonValue, ValidationError
-
-from renaissance.api import API_VERSION, Modality, SavedBackbone
+from renaissance.api import API_VERSION, SavedBackbone
 from renaissance.assemble import Assembly, assemble
-from renaissance.durable import sync_file, sync_folder
+from renaissance.durable import replacing
 from renaissance.errors import ModelFileError, OutputError, PluginError, RenaissanceError, SpecError
+from renaissance.left_out import check_sources, names_of, pinned, sources
 from renaissance.manifest import (
     AGAIN,
     CARD,
     CONFIG,
     EXTRAS,
     TOWERS,
-    check_no_code,
     check_processor_files,
     files_in,
     is_model_file,
     is_saved_model,
     read_manifest,
-    read_object,
     verify_files,
     write_json,
     write_manifest,
@@ -46,64 +42,56 @@ from renaissance.manifest import (
 from renaissance.plans import AnyPlan
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import resolve
+from renaissance.saved_config import FORMAT, SavedConfig, StoredType, needed_plugins, read_config
+from renaissance.selftest import check_selftest, write_selftest
 from renaissance.shorthand import format_spec
-from renaissance.spec import LIBRARIES, Strict, explain, shown, validate_spec
-from renaissance.tensors import check_fit, load_state, read_state, save_state
-
-FORMAT = 1
-
-
-class SavedTask(Strict):
-    """A task's options."""
-
-    options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class SavedTower(Strict):
-    """What a backbone's library needs to build it again, and the commit that its weights came from."""
-
-    config: dict[str, JsonValue]
-    revision: str | None
-
-
-class SavedConfig(Strict):
-    """config.json."""
-
-    library: Literal["renaissance"]
-    format: Literal[1]
-    api: int
-    spec: dict[str, JsonValue]
-    tasks: dict[str, SavedTask]
-    resolved: dict[Modality, SavedTower]
-    plugins: dict[str, str]
-
+from renaissance.spec import shown, validate_spec
+from renaissance.tensor_headers import read_state
+from renaissance.tensors import FLOATS, load_state, save_state
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 
 
-def save(assembly: Assembly, folder: str | Path, *, extra: Mapping[str, bytes] | None = None) -> None:
+def save(
+    assembly: Assembly,
+    folder: str | Path,
+    *,
+    extra: Mapping[str, bytes] | None = None,
+    dtype: StoredType = "float32",
+    trained_only: bool = False,
+) -> None:
     """Write a model to `folder`, wholly or not at all; a model that is there already is replaced.
 
-    `extra` are further files by name: README.md, scores.json, ledger.json or selftest.safetensors.
+    `extra` are further files by name: README.md, recipe.yaml, scores.json or ledger.json. `dtype` is how parameters
+    are stored; a model is loaded as float32 whatever it is. `trained_only` leaves towers out that are pretrained and
+    wholly frozen: the model then names their source, from which they are taken when it is loaded.
 
     Raises:
+        SpecError: there is no such dtype; or `trained_only`, and there is no such tower.
         OutputError: `folder` holds something else than a model, or cannot be written.
-        NonFiniteError: a weight is NaN or infinite.
-        ModelFileError: what was written would not load again, such as weights that were cast to another type.
+        NonFiniteError: a weight is NaN or infinite, or would be as `dtype`.
+        ModelFileError: what was written would not load again as it is, such as weights that were cast to another type.
     """
+    if dtype not in FLOATS:
+        raise SpecError(f"'{shown(dtype)}' is no type that weights are stored in; use one of: {', '.join(FLOATS)}.")
+    left_out = sources(assembly) if trained_only else {}
     target = Path(folder).absolute()
     for name in extra or {}:
         if name not in EXTRAS:
             raise OutputError(f"'{shown(name)}' is no file that a saved model can hold beside its own.")
     _check_target(target)
-    with _replacing(target) as staging:
-        config = _write_processors(assembly, staging)
+    with replacing(target) as staging:
+        config = {**_write_processors(assembly, staging), "dtype": dtype}
+        for tower, source in left_out.items():
+            config["resolved"][tower]["source"] = source.model_dump(mode="json")
         write_json(staging / CONFIG, config)
-        save_state(assembly.state_dict(keep_vars=True), staging)
+        absent, state = names_of(assembly, left_out), assembly.state_dict(keep_vars=True)
+        kept = {name: tensor for name, tensor in state.items() if name not in absent}
+        save_state(kept, staging, dtype=FLOATS[dtype])
         (staging / CARD).write_text(_card(assembly.plan), encoding="utf-8")
         for name, data in (extra or {}).items():
             (staging / name).write_bytes(data)
-        _check_loads(assembly.plan, staging)
+        _prove(assembly, staging)
         write_manifest(staging)
 
 
@@ -151,10 +139,19 @@ def _card(plan: AnyPlan) -> str:
     )
 
 
-def _check_loads(plan: AnyPlan, staging: Path) -> None:
-    """Build the model from what was written, without weights, and compare it with their headers."""
-    built = _assembled(plan, read_config(staging), staging)
-    check_fit(read_state(staging), built.state_dict(keep_vars=True))
+def _prove(assembly: Assembly, staging: Path) -> None:
+    """Load what was written, note what it gives, and compare that with what the model itself gives on a CPU."""
+    config = read_config(staging)
+    loaded = _filled(assembly.plan, config, staging)
+    write_selftest(loaded, staging)
+    if config.dtype == "float32" and all(parameter.device.type == "cpu" for parameter in assembly.parameters()):
+        try:
+            check_selftest(assembly, staging)
+        except ModelFileError as error:
+            raise ModelFileError(
+                f"The model was not saved, for it would give something else when it is loaded: {error} Report it to "
+                "whoever offers its parts."
+            ) from None
 
 
 def _check_target(target: Path) -> None:
@@ -170,94 +167,44 @@ def _check_target(target: Path) -> None:
         raise OutputError(f"{target} exists, and is no folder. Choose another name.")
 
 
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; at the end it takes the place of `target`, on disk for good.
-
-    Whatever goes wrong, no part of it is left, and what was there stays.
-    """
-    mark = secrets.token_hex(4)
-    staging = target.parent / f".{target.name}.{mark}.tmp"
-    retired = target.parent / f".{target.name}.{mark}.old"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        yield staging
-        for path in (*staging.rglob("*"), staging):
-            (sync_folder if path.is_dir() else sync_file)(path)
-        if target.is_dir():
-            target.rename(retired)
-        staging.rename(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written ({error.strerror or error}). Choose another folder.") from error
-    finally:
-        if retired.exists() and not target.exists():
-            retired.rename(target)
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
-
-
 # --- loading --------------------------------------------------------------------------------------------------------
 
 
-def load(folder: str | Path, *, registry: Registry | None = None, verify: bool = True) -> Assembly:
+def load(
+    folder: str | Path, *, registry: Registry | None = None, verify: bool = True, intact: bool = False
+) -> Assembly:
     """Return the model that a folder holds, in evaluation mode, its weights mapped into memory.
 
-    `verify=False` skips the manifest's sizes and digests, for a caller that has just checked them.
+    `verify=False` skips the manifest's sizes and digests and the self-test, never names, shapes and types; `intact`
+    skips sizes and digests alone, for a caller that has just compared them.
 
     Raises:
-        ModelFileError: the folder is damaged, hostile or of a newer format, or its tensors do not fit its config.
+        ModelFileError: the folder is damaged, hostile or of a newer format, its tensors do not fit its config, or the
+            model fails its self-test.
         PluginError: a plugin that the model needs is not installed.
+        HubError: a tower that was left out cannot be had.
     """
     folder = Path(folder)
     config = read_config(folder)
     manifest = read_manifest(folder)
-    if verify:
+    if verify and not intact:
         verify_files(folder, manifest)
     check_processor_files(folder, manifest)
-    stored = read_state(folder)
-    plan = _plan(config, folder, registry or default_registry())
+    read_state(folder)  # a damaged header is told before anything is built
+    assembly = _filled(_plan(config, folder, registry or default_registry()), config, folder)
+    if verify:
+        check_selftest(assembly, folder)
+    return assembly
+
+
+def _filled(plan: AnyPlan, config: SavedConfig, folder: Path) -> Assembly:
+    """Return the model of a plan with what is stored in a folder, in evaluation mode."""
     assembly = _assembled(plan, config, folder)
-    load_state(assembly, stored)
+    left_out = {tower: saved.source for tower, saved in config.resolved.items() if saved.source is not None}
+    check_sources(assembly, left_out)
+    load_state(assembly, read_state(folder), dtype=FLOATS[config.dtype], there=names_of(assembly, left_out))
     _check_filled(assembly, folder)
     return assembly.eval()
-
-
-def read_config(folder: Path) -> SavedConfig:
-    """Return config.json, checked in form.
-
-    Raises:
-        ModelFileError: it is missing, damaged, no model of ours, or of a newer format.
-    """
-    path = folder / CONFIG
-    raw = read_object(path)
-    if raw.get("library") != "renaissance":
-        raise ModelFileError(f"{folder} holds no renaissance model: its {CONFIG} is another library's.")
-    for key, known in (("format", FORMAT), ("api", API_VERSION)):
-        if type(raw.get(key)) is int and raw[key] > known:
-            raise ModelFileError(
-                f"{path} is of {key} {raw[key]}, and this renaissance knows up to {known}. "
-                "Try: pip install --upgrade renaissance-vl"
-            )
-    try:
-        config = SavedConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ModelFileError(f"{explain(error, SavedConfig.model_json_schema(), what=str(path))} {AGAIN}.") from None
-    if set(config.resolved) != set(TOWERS):
-        raise ModelFileError(f"{path}: 'resolved' must describe both towers. {AGAIN}.")
-    for tower in config.resolved.values():
-        check_no_code(tower.config, path, frozenset())
-    return config
-
-
-def needed_plugins(config: SavedConfig) -> dict[str, str]:
-    """Return the third-party plugins that a saved model names, with the distribution if it says so."""
-    spec = config.spec
-    parts = [part for key in ("vision", "text", "fusion", "base", "donor") if isinstance(part := spec.get(key), dict)]
-    names = [str(part.get("name", "")) for part in parts] + list(config.tasks)
-    qualifiers = {name.partition(":")[0] for name in names if ":" in name} - set(LIBRARIES)
-    return {**dict.fromkeys(sorted(qualifiers), ""), **config.plugins}
 
 
 def _plan(config: SavedConfig, folder: Path, registry: Registry) -> AnyPlan:
@@ -281,10 +228,14 @@ def _pip_line(plugin: str, distribution: str) -> str:
 
 
 def _assembled(plan: AnyPlan, config: SavedConfig, folder: Path) -> Assembly:
-    """Build a model without weights from its saved configs."""
-    saved = {str(tower): SavedBackbone(config.resolved[tower].config, folder / tower) for tower in TOWERS}
+    """Build a model without weights from its saved configs; towers that were left out, with theirs."""
+    left_out = {tower: saved.source for tower, saved in config.resolved.items() if saved.source is not None}
+    kept = [tower for tower in TOWERS if tower not in left_out]
+    saved = {str(tower): SavedBackbone(config.resolved[tower].config, folder / tower) for tower in kept}
     try:
-        return assemble(plan, saved=saved)
+        assembly = assemble(pinned(plan, left_out), saved=saved)
+        assembly.plan = plan
+        return assembly
     except RenaissanceError:
         raise
     except Exception as error:  # a library meets a config that was changed: nearly anything can come of it

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from renaissance.errors import OutputError
@@ -38,6 +40,37 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error.strerror or error}). Choose another folder.") from error
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`; at the end it takes the place of `target`, on disk for good.
+
+    Whatever goes wrong, no part of it is left, and what was there stays.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    mark = secrets.token_hex(4)
+    staging = target.parent / f".{target.name}.{mark}.tmp"
+    retired = target.parent / f".{target.name}.{mark}.old"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        yield staging
+        for path in (*staging.rglob("*"), staging):
+            (sync_folder if path.is_dir() else sync_file)(path)
+        if target.is_dir():
+            target.rename(retired)
+        staging.rename(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written ({error.strerror or error}). Choose another folder.") from error
+    finally:
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:

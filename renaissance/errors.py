@@ -19,6 +19,9 @@
 | 14 | `ReproductionError`: a published figure was not reproduced |
 | 15 | `StoppedError`: Ctrl-C or SIGTERM stopped a training at a checkpoint; --resume continues it |
 | 16 | `LoaderError`: a loader process died, or its code failed |
+| 17 | `CardError`: a model card is stale, was edited by hand, or tells a secret or a local path |
+| 18 | `PublishError`: a model lacks what others must have to judge it, such as its scores |
+| 19 | `ExportError`: a model cannot be exported, or the exported file gives other values |
 | 130 | interrupted (Ctrl-C) outside a training, or pressed twice |
 | 143 | ended by SIGTERM outside a training |
 """
@@ -124,3 +127,21 @@ class LoaderError(RenaissanceError):
     """A loader process died, or the code that prepares samples failed; the message names the samples."""
 
     exit_code = 16
+
+
+class CardError(RenaissanceError):
+    """A model card is not what the files beside it say, tells a secret or a local path, or is none for the Hub."""
+
+    exit_code = 17
+
+
+class PublishError(RenaissanceError):
+    """A model is not published as it lacks what others must have to judge it, such as its scores."""
+
+    exit_code = 18
+
+
+class ExportError(RenaissanceError):
+    """A model cannot be exported, or an exported file gives other values than the model."""
+
+    exit_code = 19

@@ -26,11 +26,16 @@ CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-EXTRAS = frozenset({CARD, "scores.json", "ledger.json", "selftest.safetensors"})
+SELFTEST = "selftest.safetensors"
+SCORES = "scores.json"
+# what whoever saves a model may put beside its own files
+EXTRAS = frozenset({CARD, "recipe.yaml", SCORES, "ledger.json"})
+# what the Hub calls a repository: 'organisation/name'
+REPO = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9_][\w.\-]{0,95}", re.ASCII)
 TOWERS: tuple[Modality, ...] = ("vision", "text")
 AGAIN = "Save or download the model again"
 
-_TOP = EXTRAS | {CONFIG, MANIFEST, WEIGHTS, INDEX}
+_TOP = EXTRAS | {CONFIG, MANIFEST, WEIGHTS, INDEX, SELFTEST}
 _PROCESSOR_FILE = re.compile(r"(?:vision|text)/[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}\.(?:json|txt|model)")
 _MAX_JSON_BYTES = 8 * 2**20
 
@@ -115,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
     odd = next((name for name in manifest.files if not is_model_file(name) or name == MANIFEST), None)
     if odd is not None:
         raise ModelFileError(f"{path} names '{shown(odd)}', which is no file of a model. {AGAIN}.")
-    loaded = [name for name in _names_there(folder) if name == CONFIG or name.startswith("model")]
+    loaded = [name for name in _names_there(folder) if name in (CONFIG, SELFTEST) or name.startswith("model")]
     processors = [f"{tower}/{path.name}" for tower in TOWERS for path in sorted((folder / tower).glob("*"))]
     unlisted = next((name for name in (*loaded, *processors) if name not in manifest.files), None)
     if unlisted is not None:

@@ -6,39 +6,39 @@ Letters in shapes: V images, T texts, n pairs, W width of the shared space.
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from renaissance.api import Box, Features, Output, TextInput, VisionInput
+from renaissance.api import Box
 from renaissance.assemble import Assembly, Encoder, assemble, encoder_report, merge_adapters
 from renaissance.container import load, save
-from renaissance.errors import CapabilityError, ModelFileError, SampleError, SpecError
-from renaissance.evaluation.given import Picture, Prediction, given_items, numbers, opened, prediction
+from renaissance.errors import CapabilityError, ModelFileError, SpecError
+from renaissance.evaluation.given import (
+    Picture,
+    Prediction,
+    given_items,
+    numbers,
+    prediction,
+)
 from renaissance.evaluation.items import ModelItemScorer
-from renaissance.hub import REPO, Upload, download, upload
-from renaissance.manifest import model_in
+from renaissance.hub import Upload, download
+from renaissance.inference import RERANKED, DataType, Embeddings, Ranking, embed, match, rank
+from renaissance.manifest import REPO, model_in
+from renaissance.models.taken_out import Tower
 from renaissance.models.transfer import TransferReport
 from renaissance.progress import Silent
+from renaissance.publishing import push
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
+from renaissance.saved_config import StoredType
 from renaissance.spec import OneTowerSpec, TwoTowerSpec
-from renaissance.toolkit.devices import moved
 from renaissance.toolkit.modes import evaluating
 from renaissance.trust import trusted
-
-_POOLED: frozenset[Output] = frozenset({"pooled"})
-
-
-class Embeddings(NamedTuple):
-    """Unit vectors fp32 on the CPU: images [V, W] and texts [T, W], None where none were given."""
-
-    images: Tensor | None
-    texts: Tensor | None
+from renaissance.zoo import bundled
 
 
 class Model(nn.Module):
@@ -63,6 +63,16 @@ class Model(nn.Module):
         """The canonical spec."""
         return self.assembly.plan.spec
 
+    @property
+    def vision(self) -> Tower:
+        """What encodes images; `to_transformers()` or `to_timm()` take it out for use without renaissance."""
+        return Tower("vision", self.encoder.vision)
+
+    @property
+    def text(self) -> Tower:
+        """What encodes texts; `to_transformers()` takes it out for use without renaissance."""
+        return Tower("text", self.encoder.text)
+
     def transfer_report(self) -> TransferReport:
         """Return which of the encoder's tensors its spec takes from pretrained backbones, which are resized, or new."""
         return encoder_report(self.assembly)
@@ -75,14 +85,22 @@ class Model(nn.Module):
         """
         merge_adapters(self.assembly)
 
-    def save(self, folder: str | Path, *, extra: Mapping[str, bytes] | None = None) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        extra: Mapping[str, bytes] | None = None,
+        dtype: StoredType = "float32",
+        trained_only: bool = False,
+    ) -> None:
         """Write the model to `folder`, wholly or not at all; see `renaissance.container.save`.
 
         Raises:
             OutputError: `folder` holds something else than a model, or cannot be written.
-            NonFiniteError: a weight is NaN or infinite.
+            NonFiniteError: a weight is NaN or infinite, or would be as `dtype`.
+            SpecError: `trained_only`, and no tower is pretrained and wholly frozen.
         """
-        save(self.assembly, folder, extra=extra)
+        save(self.assembly, folder, extra=extra, dtype=dtype, trained_only=trained_only)
 
     def push_to_hub(
         self,
@@ -92,17 +110,28 @@ class Model(nn.Module):
         token: str | None = None,
         revision: str | None = None,
         commit_message: str = "Upload model",
+        dtype: StoredType = "float32",
+        trained_only: bool = False,
     ) -> Upload:
         """Make the Hub's repository 'organisation/name' this model, by one commit, or none if it is so already.
 
+        `dtype` and `trained_only` are those of `save`. A run with its scores is published by `renaissance.publish`.
+
         Raises:
             HubError: the Hub cannot be reached or refuses; the message says what to do.
+            CardError: its config names a local path; save it, shorten that, and push what is loaded again.
             NonFiniteError: a weight is NaN or infinite.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(Path(folder) / "model")
-            place = Path(folder) / "model"
-            return upload(place, repo, private=private, token=token, revision=revision, message=commit_message)
+        return push(
+            self.assembly,
+            repo,
+            private=private,
+            token=token,
+            revision=revision,
+            message=commit_message,
+            dtype=dtype,
+            trained_only=trained_only,
+        )
 
     def embed(
         self,
@@ -119,19 +148,8 @@ class Model(nn.Module):
             CapabilityError: the model was not trained for it (task `itc`).
             SampleError: an image cannot be read, or a text is empty.
         """
-        head = self._head("itc", "embed")
-
-        def embed_images(batch: list[tuple[int, Picture]]) -> Tensor:
-            return head.embed(self.encoder.represent(self._encode_images(batch), "vision"), "vision")  # type: ignore[no-any-return]  # a task's method
-
-        def embed_texts(batch: list[tuple[int, str]]) -> Tensor:
-            return head.embed(self.encoder.represent(self._encode_texts(batch), "text"), "text")  # type: ignore[no-any-return]  # a task's method
-
-        with evaluating(self):
-            return Embeddings(
-                images=None if images is None else _batched(embed_images, _pictures(images), batch_size),
-                texts=None if texts is None else _batched(embed_texts, _words(texts), batch_size),
-            )
+        self._head("itc", "embed")
+        return embed(self.assembly, images, texts, batch_size=batch_size)
 
     def match(self, images: Picture | Sequence[Picture], texts: str | Sequence[str], *, batch_size: int = 64) -> Tensor:
         """Return the probability that image i and text i belong together, fp32 [n] on the CPU.
@@ -141,21 +159,33 @@ class Model(nn.Module):
             SpecError: there are not as many images as texts.
             SampleError: an image cannot be read, or a text is empty.
         """
-        head = self._head("itm", "match")
-        pictures, captions = _pictures(images), _words(texts)
-        if len(pictures) != len(captions):
-            raise SpecError(
-                f"match compares image i with text i, and there are {len(pictures)} images and {len(captions)} texts. "
-                "Give as many of each."
-            )
+        self._head("itm", "match")
+        return match(self.assembly, images, texts, batch_size=batch_size)
 
-        def probabilities(batch: list[tuple[int, tuple[Picture, str]]]) -> Tensor:
-            vision = self._encode_images([(index, picture) for index, (picture, _) in batch])
-            text = self._encode_texts([(index, words) for index, (_, words) in batch])
-            return torch.sigmoid(head.predict(self.encoder.fuse(vision, text, _POOLED)))
+    def rank(
+        self,
+        images: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        *,
+        top: int | None = None,
+        rerank: int | None = None,
+        batch_size: int = 64,
+    ) -> Ranking:
+        """Order images for one text, or texts for one image, which is given alone; return the `top` best, or all.
 
-        with evaluating(self):
-            return _batched(probabilities, list(zip(pictures, captions, strict=True)), batch_size)
+        They are ordered by the dot products that `embed` gives; the `rerank` best of them again, by the probabilities
+        that `match` gives, where the model was trained for both (None: 16 of them). rerank=0: by dot products alone.
+
+        Raises:
+            CapabilityError: the model was not trained for it (task `itc`), or not for `rerank` (task `itm`).
+            SpecError: not exactly one of `images` and `texts` is given alone, or a number is out of its range.
+            SampleError: an image cannot be read, or a text is empty.
+        """
+        self._head("itc", "rank")
+        if rerank:
+            self._head("itm", "rank")
+        best = rerank if rerank is not None else RERANKED if "itm" in self.tasks else 0
+        return rank(self.assembly, images, texts, top=top, rerank=best, batch_size=batch_size)
 
     def predict(
         self,
@@ -203,24 +233,6 @@ class Model(nn.Module):
             )
         return self.tasks[task]
 
-    def _encode_images(self, batch: Sequence[tuple[int, Picture]]) -> Features:
-        pictures = [opened(picture, f"images[{index}]") for index, picture in batch]
-        inputs: VisionInput = self._processor("vision")(pictures)
-        return self.encoder.encode_vision(moved(inputs, self._device()))
-
-    def _encode_texts(self, batch: Sequence[tuple[int, str]]) -> Features:
-        for index, words in batch:
-            if not isinstance(words, str) or not words.strip():
-                raise SampleError(f"texts[{index}] is empty, or no text. Leave it out.")
-        inputs: TextInput = self._processor("text")([words for _, words in batch])
-        return self.encoder.encode_text(moved(inputs, self._device()))
-
-    def _processor(self, tower: str) -> Any:
-        return getattr(self.encoder, tower).processor
-
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
-
 
 def build(
     spec: object, *, tasks: Sequence[str] | TaskUses = (), seed: int = 0, registry: Registry | None = None
@@ -245,47 +257,38 @@ def from_pretrained(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     trust: Sequence[str] = (),
+    verify: bool = True,
+    device: str | torch.device = "cpu",
+    dtype: DataType = "float32",
     registry: Registry | None = None,
 ) -> Model:
     """Return a saved model in evaluation mode: from its folder, a run's folder, or the Hub's 'organisation/name'.
 
-    A model of the Hub uses third-party plugins only where `trust` names them: "xyz", or "xyz==1.2".
+    device, dtype: where its weights are, and in which type; what it answers is fp32 on the CPU in any case.
+
+    "renaissance/..." are models that ship with renaissance, and need no network; `revision`, or HF_ENDPOINT in the
+    environment, asks for those of the Hub instead. A model of the Hub uses third-party plugins only where `trust` names
+    them: "xyz", or "xyz==1.2". `verify=False` skips the digests of a folder's files and the self-test.
 
     Raises:
-        ModelFileError: the model is damaged, or there is none.
+        ModelFileError: the model is damaged, fails its self-test, or there is none.
         HubError: the Hub has no such model, or cannot be reached.
         PluginError: a plugin that it needs is missing, or not trusted.
     """
-    place = Path(name_or_folder).expanduser()
+    place, name = Path(name_or_folder).expanduser(), str(name_or_folder)
+
+    def placed(assembly: Assembly) -> Model:
+        return Model(assembly).to(device=device, dtype=getattr(torch, dtype))
+
     if os.path.exists(place):  # unlike the method, it has an answer for names that no file can have
         if revision is not None:
             raise SpecError(f"{place} is a folder, and has no revisions. Leave revision= out.")
-        return Model(load(model_in(place), registry=registry))
-    if not REPO.fullmatch(str(name_or_folder)):
+        return placed(load(model_in(place), registry=registry, verify=verify))
+    if not REPO.fullmatch(name):
         raise ModelFileError(f"There is no folder {place}, and a model of the Hub is called 'organisation/name'.")
-    folder = download(
-        str(name_or_folder), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-    )
-    return Model(load(folder, registry=trusted(folder, trust, registry or default_registry()), verify=False))
-
-
-def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
-    return [images] if isinstance(images, Picture) else list(images)
-
-
-def _words(texts: str | Sequence[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else list(texts)
-
-
-def _batched(call: Callable[[list[tuple[int, Any]]], Tensor], items: Sequence[Any], batch_size: int) -> Tensor:
-    """Return `call` of the numbered items, batch after batch, as one fp32 tensor on the CPU."""
-    if batch_size < 1:
-        raise SpecError(f"batch_size must be at least 1, and is {batch_size}.")
-    if not items:
-        raise SampleError("There is nothing to compute: the list is empty. Give at least one.")
-    numbered = list(enumerate(items))
-    parts = []
-    for start in range(0, len(numbered), batch_size):
-        with torch.inference_mode():
-            parts.append(call(numbered[start : start + batch_size]).float().cpu())
-    return torch.cat(parts)  # outside of inference mode: a plain tensor
+    shipped = bundled(name) if revision is None and not os.environ.get("HF_ENDPOINT") else None
+    if shipped is not None:
+        return placed(load(shipped, registry=registry, verify=verify))
+    folder = download(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    known = trusted(folder, trust, registry or default_registry())
+    return placed(load(folder, registry=known, verify=verify, intact=True))

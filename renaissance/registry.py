@@ -28,11 +28,12 @@ BUILTIN_MODULE = "renaissance.builtin.plugin"
 
 Kind = Literal["backbone", "fusion-head", "task"]
 
-_HOOKS: dict[str, tuple[Kind, type[Entry]]] = {
-    "register_backbones": ("backbone", BackboneEntry),
-    "register_fusion_heads": ("fusion-head", FusionHeadEntry),
-    "register_tasks": ("task", TaskEntry),
+_HOOKS: dict[str, type[Entry]] = {
+    "register_backbones": BackboneEntry,
+    "register_fusion_heads": FusionHeadEntry,
+    "register_tasks": TaskEntry,
 }
+_KINDS: dict[type[Entry], Kind] = {BackboneEntry: "backbone", FusionHeadEntry: "fusion-head", TaskEntry: "task"}
 
 
 class Key(NamedTuple):
@@ -41,6 +42,12 @@ class Key(NamedTuple):
     kind: Kind
     modality: Modality | None
     name: str
+
+
+def key_of(entry: Entry) -> Key:
+    """Return what names the component of an entry."""
+    kind = next(kind for owner, kind in _KINDS.items() if isinstance(entry, owner))
+    return Key(kind, getattr(entry, "modality", None), entry.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,14 @@ class Registry:
         if not found:
             raise self._unknown(kind, modality, short)
         return Component(found[0].entries[key], found[0].name)
+
+    def clashes(self) -> dict[Key, tuple[str, ...]]:
+        """Return the names that several offer: the qualified ones of each; a built-in's, which keeps it, first."""
+        offers: dict[Key, tuple[str, ...]] = {}
+        for component in self.components():
+            key = key_of(component.entry)
+            offers[key] = (*offers.get(key, ()), component.qualified)
+        return {key: names for key, names in offers.items() if len(names) > 1}
 
     def plugin(self, name: str) -> Plugin | None:
         """Return the installed plugin of this name, without importing it."""
@@ -215,10 +230,10 @@ def _collect(plugin: Plugin) -> dict[Key, Entry]:
     manager.register(module)
     manager.check_pending()
     entries: dict[Key, Entry] = {}
-    for hook, (kind, expected) in _HOOKS.items():
+    for hook, expected in _HOOKS.items():
         for offered in _call(getattr(manager.hook, hook)):
             entry = _checked(offered, expected, hook)
-            key = Key(kind, getattr(entry, "modality", None), entry.name)
+            key = key_of(entry)
             if key in entries:
                 raise PluginError(f"{hook} offers '{entry.name}' twice.")
             entries[key] = entry

@@ -1,17 +1,10 @@
-"""Weights in files: safetensors, checked from their headers before a byte of weight is read, and mapped into memory.
-
-A file that is too large for a header, overlaps itself or lies about its size is refused from its first bytes; a state
-that does not fit the model is refused before the model is touched.
-"""
+"""Weights in files: safetensors, mapped into memory; a state that does not fit is refused before a model is touched."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -20,84 +13,73 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from renaissance.errors import ModelFileError, NonFiniteError, OutputError
-from renaissance.manifest import AGAIN, INDEX, SHARD, WEIGHTS, parse_object, read_object
+from renaissance.manifest import AGAIN, INDEX
 from renaissance.spec import shown
+from renaissance.tensor_headers import TIED, StoredState
 
 MAX_SHARD_BYTES = 5 * 10**9
 
-_MAX_HEADER_BYTES = 4 * 2**20
-_MAX_TENSORS = 20_000
-_MAX_RANK = 8
-_MAX_SHARDS = 1_000
-# a tensor's entry has at most this many commas: between its fields, its sizes, its offsets, and after itself
-_MAX_COMMAS = _MAX_TENSORS * (_MAX_RANK + 4)
-# safetensors writes the metadata of a header in an order that changes; one key makes the bytes the same each time
-_TIED = "tied"
-
-_DTYPES: Mapping[str, tuple[torch.dtype, int]] = {
-    "F64": (torch.float64, 8),
-    "F32": (torch.float32, 4),
-    "F16": (torch.float16, 2),
-    "BF16": (torch.bfloat16, 2),
-    "F8_E4M3": (torch.float8_e4m3fn, 1),
-    "F8_E5M2": (torch.float8_e5m2, 1),
-    "I64": (torch.int64, 8),
-    "I32": (torch.int32, 4),
-    "I16": (torch.int16, 2),
-    "I8": (torch.int8, 1),
-    "U8": (torch.uint8, 1),
-    "BOOL": (torch.bool, 1),
+# how parameters may be stored; whatever it is, they are loaded as the model has them
+FLOATS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """What a header says of a tensor."""
-
-    file: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredState:
-    """The tensors of a folder; `tied` maps each further name of a shared tensor to the name that is stored."""
-
-    folder: Path
-    tensors: Mapping[str, StoredTensor]
-    tied: Mapping[str, str] = field(default_factory=dict)
 
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 
 
-def save_state(state: Mapping[str, Tensor], folder: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+def save_state(
+    state: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
     """Write a state into `folder` as one file, or as shards and an index; a shared tensor is stored once.
 
+    dtype: of float32 parameters in the files; buffers stay as they are.
+
     Raises:
-        NonFiniteError: a tensor holds NaN or infinity.
+        NonFiniteError: a tensor holds NaN or infinity, or would in this dtype.
         OutputError: the disk is full, or fails otherwise.
     """
     tied = tied_names(state)
     kept = {name: tensor for name, tensor in state.items() if name not in tied}
     for name, tensor in kept.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise NonFiniteError(
-                f"The tensor '{name}' holds NaN or infinity, so the model was not saved. Train it anew."
-            )
+        _check_finite(name, tensor, dtype)
     split = split_state_dict_into_shards_factory(
         kept,
-        get_storage_size=lambda tensor: tensor.numel() * tensor.element_size(),
+        get_storage_size=lambda tensor: tensor.numel() * stored_dtype(tensor, dtype).itemsize,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_bytes,
     )
-    note = {_TIED: json.dumps(tied, sort_keys=True)}
+    note = {TIED: json.dumps(tied, sort_keys=True)}
     for file, names in split.filename_to_tensors.items():
-        shard = {name: kept[name].detach().cpu().contiguous() for name in names}
+        shard = {name: kept[name].detach().to("cpu", stored_dtype(kept[name], dtype)).contiguous() for name in names}
         _write(shard, folder / file, note)
     if split.is_sharded:
         index = {"metadata": {"total_size": split.metadata["total_size"]}, "weight_map": split.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def stored_dtype(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of a tensor in files whose parameters are stored as `dtype`."""
+    return dtype if isinstance(tensor, nn.Parameter) and tensor.dtype == torch.float32 else tensor.dtype
+
+
+def _check_finite(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    if not tensor.is_floating_point():
+        return
+    if not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteError(f"The tensor '{name}' holds NaN or infinity, so the model was not saved. Train it anew.")
+    stored = stored_dtype(tensor, dtype)
+    if stored != tensor.dtype and not bool(torch.isfinite(tensor.detach().to(stored)).all()):
+        raise NonFiniteError(
+            f"The tensor '{name}' has values that {_plain(stored)} cannot hold, so the model was not saved. Save it as "
+            "bfloat16 or float32."
+        )
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path, note: dict[str, str]) -> None:
@@ -127,127 +109,13 @@ def _identity(tensor: Tensor) -> object:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
-# --- reading headers ------------------------------------------------------------------------------------------------
-
-
-def read_state(folder: Path) -> StoredState:
-    """Read the headers of the weights in `folder`, and the index where they are in shards.
-
-    Raises:
-        ModelFileError: a file is missing, is no safetensors file, or contradicts the index or itself.
-    """
-    if not (folder / INDEX).exists():
-        tensors, tied = read_header(folder / WEIGHTS)
-        return StoredState(folder, tensors, tied)
-    if (folder / WEIGHTS).exists():
-        raise ModelFileError(f"{folder} holds both {WEIGHTS} and {INDEX}; remove the one that is not this model's.")
-    tensors, tied = {}, {}
-    listed = _read_index(folder / INDEX)
-    for file in sorted(set(listed.values())):
-        found, tied = read_header(folder / file)
-        _check_shard(folder, file, found, listed)
-        tensors |= found
-    return StoredState(folder, tensors, tied)
-
-
-def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors and the tied names of one safetensors file, from its header alone.
-
-    Raises:
-        ModelFileError: the header is too large, is not a header, or does not describe the bytes behind it.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
-                raise ModelFileError(f"{path} is truncated, or no safetensors file. {AGAIN}.")
-            raw = file.read(length)
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({error.strerror or error}). {AGAIN}.") from None
-    if raw.count(b",") > _MAX_COMMAS:
-        raise ModelFileError(f"{path} has more than {_MAX_TENSORS} tensors in its header, or too many sizes. {AGAIN}.")
-    header = parse_object(raw, path)
-    note = header.pop("__metadata__", {})
-    try:
-        tensors = dict(_tensors(header, path.name, size - 8 - length))
-        return tensors, _tied(note, tensors)
-    except ValueError as error:
-        raise ModelFileError(f"{path}: its header is damaged ({error}). {AGAIN}.") from None
-
-
-def _tensors(header: Mapping[str, Any], file: str, data_bytes: int) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield the tensors of a header; raise ValueError unless they fill `data_bytes` one after another."""
-    if len(header) > _MAX_TENSORS:
-        raise ValueError(f"more than {_MAX_TENSORS} tensors")
-    spans = []
-    for name, entry in header.items():
-        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise ValueError(f"'{shown(name)}' lacks dtype, shape or data_offsets")
-        shape, offsets = _sizes(entry["shape"], name), _sizes(entry["data_offsets"], name)
-        if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
-            raise ValueError(f"'{shown(name)}' has the unknown dtype {shown(entry['dtype'])}")
-        dtype, item_bytes = _DTYPES[entry["dtype"]]
-        if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * item_bytes:
-            raise ValueError(f"'{shown(name)}' has another size than its shape says")
-        spans.append((offsets[0], offsets[1]))
-        yield name, StoredTensor(file, dtype, shape)
-    end = 0
-    for start, stop in sorted(spans):
-        if start != end:
-            raise ValueError("its tensors overlap, or leave gaps")
-        end = stop
-    if end != data_bytes:
-        raise ValueError(f"it describes {end} bytes, and {data_bytes} are there")
-
-
-def _sizes(value: object, name: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) > _MAX_RANK:
-        raise ValueError(f"'{shown(name)}' has no shape of at most {_MAX_RANK} dimensions")
-    if not all(type(size) is int and 0 <= size < 2**63 for size in value):
-        raise ValueError(f"'{shown(name)}' has a size that is no whole number")
-    return tuple(value)
-
-
-def _tied(note: object, tensors: Mapping[str, object]) -> dict[str, str]:
-    """Return the tied names that the metadata of a header notes."""
-    text = note.get(_TIED, "{}") if isinstance(note, dict) else None
-    try:
-        tied = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        tied = None
-    if not isinstance(tied, dict) or not all(isinstance(kept, str) for kept in tied.values()):
-        raise ValueError("its note of tied names is unreadable")
-    if len(tied) > _MAX_TENSORS or set(tied) & (set(tensors) | set(tied.values())):
-        raise ValueError("a tied name is stored as well")
-    return tied
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """Return the file of each tensor."""
-    listed = read_object(path).get("weight_map")
-    if not isinstance(listed, dict) or not listed or len(listed) > _MAX_TENSORS:
-        raise ModelFileError(f"{path} has no weight_map of at most {_MAX_TENSORS} tensors. {AGAIN}.")
-    files = set(map(str, listed.values()))
-    odd = next((file for file in sorted(files) if not SHARD.fullmatch(file)), None)
-    if odd is not None or len(files) > _MAX_SHARDS:
-        raise ModelFileError(f"{path} names '{shown(odd or len(files))}', which is no list of weight files. {AGAIN}.")
-    return listed
-
-
-def _check_shard(folder: Path, file: str, found: Mapping[str, object], listed: Mapping[str, str]) -> None:
-    """Refuse a shard that holds other tensors than the index says."""
-    expected = {name for name, where in listed.items() if where == file}
-    for name in sorted(expected ^ set(found)):
-        fault = "is missing from" if name in expected else "is in the index elsewhere, or not at all, and stands in"
-        raise ModelFileError(f"The tensor '{shown(name)}' {fault} {folder / file}. {AGAIN}.")
-
-
 # --- loading --------------------------------------------------------------------------------------------------------
 
 
-def check_fit(stored: StoredState, expected: Mapping[str, Tensor]) -> None:
+def check_fit(stored: StoredState, expected: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> None:
     """Compare names, shapes and dtypes with those of a model's state, from the headers alone.
+
+    dtype: what parameters are stored as.
 
     Raises:
         ModelFileError: naming the first tensor that is missing, left over, misshaped or of another type.
@@ -263,8 +131,8 @@ def check_fit(stored: StoredState, expected: Mapping[str, Tensor]) -> None:
         found, wanted = stored.tensors[kept], expected[name]
         if found.shape != tuple(wanted.shape):
             raise _unfit(stored, name, f"has the shape {list(found.shape)}, and not {list(wanted.shape)}")
-        if found.dtype != wanted.dtype:
-            raise _unfit(stored, name, f"has the type {_plain(found.dtype)}, and not {_plain(wanted.dtype)}")
+        if found.dtype != (kind := stored_dtype(wanted, dtype)):
+            raise _unfit(stored, name, f"has the type {_plain(found.dtype)}, and not {_plain(kind)}")
     for name, kept in tied_names(expected).items():
         if names[name] != names[kept]:
             raise _unfit(stored, name, f"is stored apart from '{kept}', with which the model shares it")
@@ -278,16 +146,27 @@ def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def load_state(module: nn.Module, stored: StoredState) -> None:
+def load_state(
+    module: nn.Module,
+    stored: StoredState,
+    *,
+    dtype: torch.dtype = torch.float32,
+    there: Collection[str] = (),
+) -> None:
     """Give `module` the stored tensors, mapped into memory, in place of its own; tie again what was tied.
+
+    dtype: what parameters are stored as; they are loaded in the dtype that `module` has them in. there: names of the
+    tensors that `module` has, and that are not stored.
 
     Raises:
         ModelFileError: the tensors do not fit (see `check_fit`), or the files changed since their headers were read.
     """
-    check_fit(stored, module.state_dict(keep_vars=True))
-    tensors = _mapped(stored)
+    own = module.state_dict(keep_vars=True)
+    expected = {name: tensor for name, tensor in own.items() if name not in there}
+    check_fit(stored, expected, dtype=dtype)
+    tensors = {name: tensor.to(expected[name].dtype) for name, tensor in _mapped(stored).items()}
     state = {**tensors, **{name: tensors[kept] for name, kept in stored.tied.items()}}
-    module.load_state_dict(state, strict=True, assign=True)
+    module.load_state_dict({**own, **state}, strict=True, assign=True)
     for name, kept in stored.tied.items():
         owner, _, leaf = name.rpartition(".")
         source, _, source_leaf = kept.rpartition(".")

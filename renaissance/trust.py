@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from renaissance.container import needed_plugins, read_config
 from renaissance.errors import PluginError
 from renaissance.registry import Plugin, Registry
+from renaissance.saved_config import needed_plugins, read_config
 from renaissance.spec import shown
 
 

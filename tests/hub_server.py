@@ -21,6 +21,18 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+import yaml
+from huggingface_hub import constants
+
+PIPELINE_TAGS = (
+    "feature-extraction",
+    "image-classification",
+    "image-text-to-text",
+    "text-classification",
+    "visual-question-answering",
+    "zero-shot-image-classification",
+)
 TIME = "2026-01-01T00:00:00.000Z"
 
 
@@ -101,6 +113,8 @@ class HubServer:
 
     def __init__(self, *, tokens: Mapping[str, str] | None = None, lfs_from: int = 4096) -> None:
         self.tokens = dict(tokens or {})
+        self.readers: set[str] = set()  # tokens that may only read
+        self.organisations: dict[str, dict[str, str]] = {}  # of each user: name -> role
         self.lfs_from = lfs_from
         self.repos: dict[str, Repo] = {}
         self.large: dict[str, bytes] = {}
@@ -143,6 +157,38 @@ class HubServer:
     def asked(self, pattern: str) -> list[Request]:
         """Return the requests so far whose "METHOD path" matches."""
         return [request for request in self.requests if re.search(pattern, str(request))]
+
+
+def card_fault(content: str) -> str:
+    """Return what is wrong with the metadata of a card, as the Hub would; empty where nothing is."""
+    block = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
+    metadata = yaml.safe_load(block[1]) if block else {}
+    if not isinstance(metadata, dict):
+        return "metadata must be a mapping"
+    if metadata.get("license") not in (None, "apache-2.0", "mit", "cc-by-4.0", "other"):
+        return '"license" must be one of [apache-2.0, mit, ...]'
+    if metadata.get("license") == "other" and not {"license_name", "license_link"} <= set(metadata):
+        return '"license_name" and "license_link" are required where "license" is "other"'
+    if not all(re.fullmatch("[a-z]{2,3}|code|multilingual", one) for one in _listed(metadata.get("language"))):
+        return '"language" must be an ISO 639 code'
+    if not all(re.fullmatch(r"[\w.-]+/[\w.-]+", one) for one in _listed(metadata.get("base_model"))):
+        return '"base_model" must be a model id'
+    if metadata.get("base_model_relation") not in (None, "finetune", "adapter", "merge", "quantized"):
+        return '"base_model_relation" is unknown'
+    if metadata.get("pipeline_tag") not in (None, *PIPELINE_TAGS):
+        return '"pipeline_tag" is unknown'
+    results = [result for model in _listed(metadata.get("model-index")) for result in model["results"]]
+    if not all({"task", "dataset", "metrics"} <= set(result) for result in results):
+        return '"model-index" results need task, dataset and metrics'
+    if not all({"type", "name"} <= set(result["dataset"]) for result in results):
+        return '"model-index" needs the type and name of each dataset'
+    if not all({"type", "value"} <= set(metric) for result in results for metric in result["metrics"]):
+        return '"model-index" needs the type and value of each metric'
+    return ""
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 class _AnswerError(Exception):
@@ -213,18 +259,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _user(self) -> str | None:
         """Return whose token came along, if any."""
-        given = self.headers.get("Authorization", "")
-        if not given:
+        token = self._token()
+        if not token:
             return None
-        user = self.hub.tokens.get(given.removeprefix("Bearer "))
+        user = self.hub.tokens.get(token)
         if user is None:
             raise _AnswerError(401)
         return user
 
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def _may(self, user: str | None, owner: str) -> bool:
+        """Return whether a user is this owner, or may write for it."""
+        return user is not None and (user == owner or self.hub.organisations.get(user, {}).get(owner) == "write")
+
     def _repo(self, name: str, *, write: bool = False) -> Repo:
         user = self._user()
         repo = self.hub.repos.get(name)
-        mine = user == name.split("/")[0]
+        mine = self._may(user, name.split("/")[0])
         if repo is None or (repo.private and not mine):
             raise _AnswerError(404 if user else 401, code="RepoNotFound")
         if write and not mine:
@@ -243,7 +296,12 @@ class _Handler(BaseHTTPRequestHandler):
         user = self._user()
         if user is None:
             raise _AnswerError(401)
-        self._json({"type": "user", "name": user, "orgs": [], "auth": {"type": "access_token"}})
+        orgs = [{"name": name, "roleInOrg": role} for name, role in self.hub.organisations.get(user, {}).items()]
+        role = "read" if self._token() in self.hub.readers else "write"
+        access = {"displayName": "test", "role": role}
+        self._json(
+            {"type": "user", "name": user, "orgs": orgs, "auth": {"type": "access_token", "accessToken": access}}
+        )
 
     def create_repo(self) -> None:
         asked = json.loads(self.payload)
@@ -251,7 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = asked.get("organization") or user
         name = f"{owner}/{asked['name']}"
         url = f"{self.hub.endpoint}/{name}"
-        if user is None or user != owner:
+        if not self._may(user, str(owner)):
             raise _AnswerError(403 if user else 401)
         if name in self.hub.repos:
             raise _AnswerError(409, {"error": "You already created this model repo", "url": url})
@@ -261,6 +319,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"url": url, "name": name})
 
     def validate_yaml(self) -> None:
+        fault = card_fault(json.loads(self.payload)["content"])
+        if fault:
+            raise _AnswerError(400, {"errors": [{"message": fault}]})
         self._json({"errors": [], "warnings": []})
 
     def preupload(self, repo: str, revision: str) -> None:
@@ -460,3 +521,16 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", f"/api/datasets/{_REPO}/paths-info/{_REVISION}", _Handler.paths_info),
     ("GET|HEAD", f"/datasets/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _Handler.resolve),
 ]
+
+
+def use(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the client at a server, as HF_ENDPOINT and HF_HUB_DISABLE_XET would if they were set before its import."""
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no-token-here")
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -9,15 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from renaissance.api import Item, TextInput
 from renaissance.assemble import Assembly, assemble
 from renaissance.cli import main
 from renaissance.cost import PRESETS, Cost, assemble_without_weights, cost, counted, synthetic_batch
 from renaissance.cost.counting import measured, runs_of
+from renaissance.cost.items import item_batch
 from renaissance.cost.shapes import without_pixels
 from renaissance.errors import SpecError
 from renaissance.resolve import resolve
@@ -188,6 +192,25 @@ def test_two_images_of_an_item_cost_twice_those_of_one() -> None:
     batches = [synthetic_batch(assemble(resolve(line(), (task,))), BATCH, TEXT_TOKENS) for task in ("vqa", "nlvr2")]
     assert [len(batch.pairs) for batch in batches] == [BATCH, 2 * BATCH]
     assert batches[1].slots.tolist() == [0, 1] * BATCH
+
+
+class Located:
+    """A task that learns where something is in a whole image."""
+
+    slots, regions, paired = 1, False, False
+
+    @staticmethod
+    def targets(items: Sequence[Item]) -> torch.Tensor:
+        sizes = [Image.open(io.BytesIO(item.images[0].read())).size for item in items]
+        return torch.tensor([[*item.boxes[0], *size] for item, size in zip(items, sizes, strict=True)])
+
+
+def test_made_up_items_have_a_box_inside_of_an_image_that_can_be_read() -> None:
+    texts = TextInput(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool))
+    batch = item_batch({"located": Located()}, 2, (32, 32), lambda count: texts)
+    for left, top, width, height, columns, rows in batch.targets["located"].tolist():
+        assert 0 <= left < left + width <= columns
+        assert 0 <= top < top + height <= rows
 
 
 def test_tasks_on_items_and_on_captions_are_counted_apart() -> None:

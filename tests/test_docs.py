@@ -31,9 +31,15 @@ from renaissance.recipe import Recipe, validate_recipe
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import resolve
 from renaissance.rules import LoraOptions
+from renaissance.testing.rules import all_rules
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "plugins" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FENCE = re.compile(
     r"(?:<!-- (?P<mark>no-run|refused)(?:: (?P<reason>[^\n]+?))? -->\n)?"
     r"```(?P<kind>\w+)(?: file=(?P<file>\S+))?\n(?P<code>.*?)```",
@@ -91,8 +97,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path, elsewhere: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_the_code_of_a_page_runs_from_top_to_bottom(
+    page: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names: dict[str, Any] = {}
     for block in blocks(page):
         if block.mark == "no-run":
@@ -101,7 +109,10 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path, elsewhere: Path)
             case "python" if block.file:
                 _write(elsewhere / block.file, block.code)
             case "python":
+                capsys.readouterr()
                 exec(compile(block.code, f"{block.page}:{block.line}", "exec"), names)
+                said = re.findall(r"^print\(.*\)  # -> (.*)$", block.code, re.M)
+                assert not said or capsys.readouterr().out.splitlines() == said
             case "toml":
                 _install(elsewhere, block.code)
             case "bash" if block.code.startswith("renaissance "):
@@ -285,6 +296,14 @@ def lora_table() -> str:
     return table(("option", "default", "meaning"), rows)
 
 
+def rule_table() -> str:
+    """The rules of the conformance kit, by what they are for."""
+    return table(
+        ("rule", "of", "what holds"),
+        [(f"`{name}`", kind, says) for kind, rules in all_rules().items() for name, says in rules.items()],
+    )
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "lora": lora_table,
     "backbones": backbone_table,
@@ -297,10 +316,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "captions": lambda: told(captions),
     "tar members": lambda: told(webdataset),
     "anchors": anchor_table,
+    "rules": rule_table,
 }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_the_tables_of_a_page_are_those_of_the_code(page: Path) -> None:
     text = page.read_text()
     fresh = TABLE.sub(lambda match: f"<!-- table: {match['name']} -->\n{TABLES[match['name']]()}<!-- /table -->", text)
@@ -321,4 +341,5 @@ def test_every_error_class_stands_in_the_table_with_its_exit_code() -> None:
     for error in classes:
         if "exit_code" in vars(error) and error is not RenaissanceError:
             assert f"| {error.exit_code} | `{error.__name__}`:" in error_table()
-    assert {error.exit_code for error in classes} == set(range(1, 17))
+    codes = {error.exit_code for error in classes}
+    assert codes == set(range(1, len(codes) + 1))

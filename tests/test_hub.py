@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -9,15 +11,14 @@ import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
-import renaissance.hub
 from renaissance.assemble import assemble
 from renaissance.container import load, save
 from renaissance.errors import HubError, ModelFileError
-from renaissance.hub import download, upload
+from renaissance.hub import download, talking, upload
 from renaissance.manifest import files_in, write_manifest
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, use
 
 # huggingface_hub gives its HTTP client large files in a way that the client wants written otherwise
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 REPO = "org/model"
 TOKEN = "secret-of-org"
 OTHER = "secret-of-else"
+READER = "secret-to-read"
+MEMBER = "secret-of-member"
 SPEC = (
     "tiny-vit(width=32, layers=1, heads=2, mlp_width=32) + tiny-bert(width=32, layers=1, heads=2, mlp_width=32), "
     "random both, dual(width=16)"
@@ -33,22 +36,9 @@ SPEC = (
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with HubServer(tokens={TOKEN: "org", OTHER: "else"}) as server:
+    with HubServer(tokens={TOKEN: "org", OTHER: "else", READER: "org", MEMBER: "member"}) as server:
         use(server, monkeypatch)
         yield server
-
-
-def use(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point the client at a server, as HF_ENDPOINT and HF_HUB_DISABLE_XET would if they were set before its import."""
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no-token-here")
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -176,15 +166,68 @@ def test_a_private_model_is_never_put_into_a_public_repository(hub: HubServer, f
 
 
 @pytest.mark.parametrize(
-    ("token", "told"), [(None, "does not know this token"), ("unknown", "does not know"), (OTHER, "may not do that")]
+    ("token", "told", "asked"),
+    [
+        (None, r"needs a token with write access.*hf auth login", []),
+        ("unknown", "does not know this token", ["GET /api/whoami-v2"]),
+        (OTHER, "is of 'else', who may not write to 'org'.*'else/model'", ["GET /api/whoami-v2"]),
+        (READER, "may only read", ["GET /api/whoami-v2"]),
+        (MEMBER, "who may not write to 'org'", ["GET /api/whoami-v2"]),
+    ],
 )
-def test_an_upload_without_the_right_says_what_to_do(
-    hub: HubServer, folder: Path, token: str | None, told: str
+def test_an_upload_without_the_right_is_refused_before_anything_is_sent(
+    hub: HubServer, folder: Path, token: str | None, told: str, asked: list[str]
 ) -> None:
+    hub.readers |= {READER}
+    hub.organisations["member"] = {"org": "read", "else": "write"}
     with pytest.raises(HubError, match=told) as raised:
         upload(folder, REPO, token=token)
     assert "\n" not in str(raised.value)
+    assert list(map(str, hub.requests)) == asked
     assert hub.repos == {}
+
+
+def test_a_member_who_may_write_publishes_for_the_organisation(hub: HubServer, folder: Path) -> None:
+    hub.organisations["member"] = {"org": "write"}
+    assert upload(folder, REPO, token=MEMBER).changed
+
+
+def test_a_server_that_tells_no_names_decides_by_itself(hub: HubServer, folder: Path) -> None:
+    hub.fail("GET .*/whoami-v2", status=404, times=2)
+    with pytest.raises(HubError, match="may not do that"):
+        upload(folder, REPO, token=OTHER)
+    assert upload(folder, REPO, token=TOKEN).changed
+
+
+@pytest.mark.parametrize("name", ["a--b", "a..b", "name-", "name.", "name.git"])
+def test_a_name_that_the_hub_takes_from_nobody_is_refused_without_asking(
+    hub: HubServer, folder: Path, name: str
+) -> None:
+    for call in (lambda: upload(folder, f"org/{name}", token=TOKEN), lambda: download(f"org/{name}")):
+        with pytest.raises(HubError, match="The Hub takes no repository called"):
+            call()
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "pytorch_model.bin", "data/words.txt"])
+def test_a_repository_with_something_else_is_left_as_it_is(hub: HubServer, folder: Path, name: str) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.create_repo(REPO)
+    api.upload_file(path_or_fileobj=b'{"model_type": "bert"}', path_in_repo=name, repo_id=REPO)
+    hub.requests.clear()
+    for revision in (None, "next"):
+        with pytest.raises(HubError, match=f"holds something else than a renaissance model \\('{name}'\\)"):
+            upload(folder, REPO, token=TOKEN, revision=revision)
+    assert {request.method for request in hub.requests} <= {"GET", "HEAD"}
+    assert set(hub.repos[REPO].branches) == {"main"}
+
+
+def test_a_repository_with_a_licence_and_a_readme_alone_is_filled(hub: HubServer, folder: Path) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.create_repo(REPO)
+    for name in ("LICENSE", "README.md"):
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id=REPO)
+    assert upload(folder, REPO, token=TOKEN).changed
 
 
 def test_no_error_shows_a_token(hub: HubServer, folder: Path, cache: Path) -> None:
@@ -229,7 +272,7 @@ def test_another_librarys_repository_is_refused_before_its_weights_are_fetched(
 def test_a_hub_out_of_reach_names_the_cache_as_a_way(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with HubServer() as gone:
         use(gone, monkeypatch)
-    monkeypatch.setattr(renaissance.hub, "_DELAYS", ())
+    monkeypatch.setattr(talking, "_DELAYS", ())
     with pytest.raises(HubError, match=r"cannot be reached.*local_files_only=True"):
         download(REPO, cache_dir=cache)
     with pytest.raises(HubError, match="is not in the cache"):
@@ -266,7 +309,7 @@ def test_an_upload_outlives_a_fault_that_passes_and_makes_one_commit(
 def test_a_fault_that_stays_is_told_with_its_status(
     hub: HubServer, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renaissance.hub, "_DELAYS", (0.01, 0.01))
+    monkeypatch.setattr(talking, "_DELAYS", (0.01, 0.01))
     upload(folder, REPO, token=TOKEN)
     hub.fail("GET .*/revision/", status=500, times=99)
     with pytest.raises(HubError, match="answers with status 500"):
@@ -368,6 +411,73 @@ def test_two_publishers_do_not_overwrite_each_other(
     hub.fail("POST .*/commit/", status=412)
     with pytest.raises(HubError, match="was changed by someone else"):
         upload(folder, REPO, token=TOKEN)
+
+
+@pytest.mark.parametrize(
+    "request_", ["POST .*/preupload/", "POST .*/info/lfs/objects/batch", "PUT .*/_lfs/", "POST .*/commit/"]
+)
+def test_a_publisher_that_fails_on_the_way_leaves_the_old_model_and_the_next_one_ends_in_one_commit(
+    hub: HubServer, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    monkeypatch.setattr(talking, "_DELAYS", ())
+    first = upload(folder, REPO, token=TOKEN)
+    old = contents(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    write_manifest(folder)
+    hub.fail(request_, status=400, times=99)
+    with pytest.raises(HubError):
+        upload(folder, REPO, token=TOKEN)
+    assert hub.repos[REPO].branches["main"] == first.commit
+    assert contents(download(REPO, cache_dir=cache)) == old
+    hub.faults.clear()
+    upload(folder, REPO, token=TOKEN)
+    assert len(hub.repos[REPO].commits) == 3
+    assert contents(download(REPO, cache_dir=cache)) == contents(folder)
+
+
+def test_of_many_publishers_at_once_one_wins_and_the_others_are_told(
+    hub: HubServer, folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    upload(folder, REPO, token=TOKEN)
+    folders = []
+    for number in range(4):
+        folders.append(tmp_path / f"model{number}")
+        shutil.copytree(folder, folders[-1])
+        change(folders[-1], f"# Card {number}\n")
+    barrier = threading.Barrier(len(folders))
+
+    refused: list[str] = []
+
+    def publish(own: Path) -> str | None:
+        barrier.wait()
+        try:
+            return upload(own, REPO, token=TOKEN).commit
+        except HubError as error:
+            refused.append(str(error))
+            return None
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        made = list(pool.map(publish, folders))
+    commits = [commit for commit in made if commit is not None]
+    assert commits
+    assert all("was changed by someone else" in told for told in refused)
+    assert len(hub.repos[REPO].commits) == 2 + len(commits)
+    last = folders[made.index(hub.repos[REPO].branches["main"])]
+    assert contents(download(REPO, cache_dir=cache)) == contents(last)
+
+
+def test_a_commit_is_never_another_ones_though_its_name_was_taken_over(
+    hub: HubServer, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    made, old = upload(folder, REPO, token=TOKEN), contents(folder)
+    download(REPO, revision=made.commit, cache_dir=cache)
+    del hub.repos[REPO]
+    change(folder)
+    upload(folder, REPO, token=TOKEN)
+    assert contents(download(REPO, revision=made.commit, cache_dir=cache)) == old
+    with pytest.raises(HubError, match="has no revision"):
+        download(REPO, revision=made.commit, cache_dir=tmp_path / "fresh")
 
 
 def test_the_clients_progress_bars_are_silent_and_come_back(

@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi
 from PIL import Image
 
-from renaissance.errors import CapabilityError, ModelFileError, PluginError, SampleError, SpecError
+from renaissance.errors import (
+    CapabilityError,
+    HubError,
+    ModelFileError,
+    PluginError,
+    RenaissanceError,
+    SampleError,
+    SpecError,
+)
 from renaissance.manifest import write_manifest
 from renaissance.pretrained import Model, build, from_pretrained
 from renaissance.registry import Plugin, Registry
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, use
 
 # huggingface_hub gives its HTTP client large files in a way that the client wants written otherwise
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -182,19 +191,45 @@ def test_what_is_no_model_is_said_so(tmp_path: Path, folder: Path) -> None:
         from_pretrained(folder, revision="main")
 
 
+# --- towers for use elsewhere -----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_towers_are_taken_out_as_models_of_their_library(model: Model) -> None:
+    vision, text = model.vision.to_transformers(), model.text.to_transformers()
+    pixels, words = model.vision.processor(PICTURES), model.text.processor(CAPTIONS)
+    tokens = vision(pixel_values=model.vision.processor.normalise(pixels.pixels)).last_hidden_state
+    torch.testing.assert_close(tokens, model.encoder.vision.eval()(pixels).tokens, rtol=0, atol=1e-6)
+    hidden = text(input_ids=words.token_ids, attention_mask=words.mask.long()).last_hidden_state
+    expected = model.encoder.text.eval()(words).tokens
+    torch.testing.assert_close(hidden[words.mask], expected[words.mask], rtol=0, atol=1e-6)
+    assert not vision.training
+    assert (model.vision.width, model.text.width) == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "tower", "form", "told"),
+    [
+        (SPEC, "text", "timm", r"The text tower is JointText, which timm has no form of.*to_transformers\(\)"),
+        ("timm:test_vit + tiny-bert, random both", "vision", "transformers",
+         r"LayeredTimmVision, which transformers has no form of.*to_timm\(\)"),
+        ("tiny-bert, one-tower, random encoder", "vision", "transformers", "OtherEmbeddings, which transformers"),
+        (f"{SPEC}, lora(rank=2) text", "text", "transformers", r"merge_adapters\(\) first"),
+    ],
+)  # fmt: skip
+def test_a_tower_without_such_a_form_says_what_it_is(spec: str, tower: str, form: str, told: str) -> None:
+    held = getattr(build(spec, registry=REGISTRY), tower)
+    with pytest.raises(CapabilityError, match=told):
+        getattr(held, f"to_{form}")()
+
+
 # --- the Hub ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with HubServer(tokens={"secret": "org"}) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no-token-here")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        use(server, monkeypatch)
         yield server
 
 
@@ -204,6 +239,59 @@ def test_a_published_model_comes_back_bit_for_bit(hub: HubServer, model: Model, 
     assert (first.changed, second.changed) == (True, False)
     loaded = from_pretrained("org/name", revision=first.commit, cache_dir=tmp_path, registry=REGISTRY)
     assert torch.equal(loaded.match(PICTURES, CAPTIONS), model.match(PICTURES, CAPTIONS))
+
+
+def newer_format(folder: Path) -> None:
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"format": 1', '"format": 2'))
+    write_manifest(folder)
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
+    write_manifest(folder)
+
+
+def another_manifest(folder: Path) -> None:
+    with (folder / "config.json").open("a") as file:
+        file.write("\n")
+
+
+def another_library(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+def another_result(folder: Path) -> None:
+    path = folder / "vision" / "preprocessor.json"
+    path.write_text(path.read_text().replace("bicubic", "nearest"))
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        (newer_format, ModelFileError, "pip install --upgrade renaissance-vl"),
+        (pickled, ModelFileError, "truncated, or no safetensors file"),
+        (another_manifest, HubError, "arrived damaged twice"),
+        (another_library, HubError, "holds no renaissance model"),
+        (another_result, ModelFileError, "failed its self-test"),
+    ],
+)
+def test_what_the_hub_has_is_loaded_whole_and_proven_or_not_at_all(
+    hub: HubServer,
+    folder: Path,
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    error: type[RenaissanceError],
+    told: str,
+) -> None:
+    change(folder)
+    api = HfApi(endpoint=hub.endpoint, token="secret")
+    api.create_repo("org/name")
+    api.upload_folder(folder_path=folder, repo_id="org/name")  # as someone would without renaissance
+    with pytest.raises(error, match=told) as raised:
+        from_pretrained("org/name", cache_dir=tmp_path / "cache", registry=REGISTRY)
+    assert "\n" not in str(raised.value)
 
 
 def publish_with_plugin(hub: HubServer, folder: Path, name: str = "xyz:vit") -> None:

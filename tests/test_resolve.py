@@ -182,7 +182,7 @@ def test_a_slice_that_cannot_be_built_is_refused_by_name(line: str, message: str
         (f"{TOWERS}, frozen encoder", "'encoder' is a part of one-tower models"),
         (f"{TOWERS}, random text[:2]", "weights are chosen for whole towers; write 'random text'"),
         (f"{TOWERS}, pretrained fusion", "A fusion head has no pretrained weights of its own"),
-        ("tiny-vit + bert-base", "'tiny-vit' has no pretrained weights; say 'random vision'"),
+        ("tiny-vit(width=64) + bert-base", "'tiny-vit' has pretrained weights of its default sizes alone"),
         (f"{TOWERS}, frozen text.embeddings[:1]", r"embeddings have no layers; write 'frozen text.embeddings', or"),
         ("swin-tiny + bert-base, frozen vision[:2]", "'swin-tiny' does not list its layers; write 'frozen vision'"),
         (f"{TOWERS}, random text.norms", r"weights are chosen for whole towers; write 'random text'"),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.errors import ModelFileError, NonFiniteError, OutputError
-from renaissance.tensors import load_state, read_header, read_state, save_state
+from renaissance.tensor_headers import read_header, read_state
+from renaissance.tensors import load_state, save_state
 
 
 class Tied(nn.Module):

@@ -61,7 +61,7 @@ class MergedFusion(nn.Module):
     def _merge(self, vision: Features, text: Features) -> tuple[Tensor, Tensor]:
         tokens = [self.vision_projection(vision.tokens), self.text_projection(text.tokens)]
         if self.class_token is not None:
-            tokens.insert(0, self.class_token.expand(len(vision.tokens), -1, -1))
+            tokens.insert(0, self.class_token.expand(vision.tokens.shape[0], -1, -1))
         mask = torch.cat((vision.mask, text.mask), dim=1)
         return torch.cat(tokens, dim=1), F.pad(mask, (self.extra, 0), value=True)
 

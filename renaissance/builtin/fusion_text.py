@@ -91,7 +91,7 @@ class QFormer(nn.Module):
 
     def forward(self, vision: Features, text: Features, outputs: frozenset[Output]) -> Joint:
         """Fuse pair i of vision [P, N, Dv] and text [P, L, Dt]; return what `outputs` names, pooled as [P, W]."""
-        queries = self.dropout(self.query_norm(self.queries)).expand(len(vision.tokens), -1, -1)  # [P, Q, W]
+        queries = self.dropout(self.query_norm(self.queries)).expand(vision.tokens.shape[0], -1, -1)  # [P, Q, W]
         tokens = self.dropout(self.text_norm(self.projection(text_stream(text, embedded=self.embedded))))
         mask = F.pad(text.mask, (queries.shape[1], 0), value=True)  # [P, Q + L]
         last = len(self.query_mlps) - 1

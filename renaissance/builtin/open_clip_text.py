@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional
@@ -118,13 +119,13 @@ class OpenClipText(nn.Module):
             length = token_ids.shape[1]
             return State(
                 inputs.embeddings + self.tower.positional_embedding[:length],
-                self.tower.attn_mask[:length, :length],
+                _of_length(self.tower.attn_mask, length),
                 token_ids,
                 inputs.mask,
             )
         tokens, attention_mask = self.tower._embeds(token_ids)
-        if attention_mask is not None:  # open_clip leaves that of a text alone at the size of the context
-            attention_mask = attention_mask[..., : tokens.shape[1], : tokens.shape[1]]
+        if attention_mask is not None and attention_mask.dim() == 2:
+            attention_mask = _of_length(attention_mask, tokens.shape[1])
         return State(tokens, attention_mask, token_ids, inputs.mask)
 
     def step(self, index: int, state: State) -> State:
@@ -178,6 +179,15 @@ class OpenClipText(nn.Module):
             raise CapabilityError(
                 f"{name} reads its padding from token ids, so it takes no embeddings. Choose another."
             )
+
+
+def _of_length(attention_mask: Tensor, length: int) -> Tensor:
+    """Return what `length` tokens attend to, [length, length], of what those of a whole context do.
+
+    A copy: a slice is contiguous at the length of the context alone, which export takes for a case of its own.
+    """
+    kept = torch.arange(length, device=attention_mask.device)
+    return attention_mask[kept[:, None], kept]
 
 
 def build(options: OpenClipTextOptions, *, weights: Weights, saved: SavedBackbone | None = None) -> OpenClipText:

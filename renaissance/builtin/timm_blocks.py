@@ -156,7 +156,7 @@ def _positions_of_beit(model: Any) -> Positions:
 
 def _embed_beit(model: Any, pixels: Tensor) -> State:
     patches = model.patch_embed(pixels)
-    tokens = torch.cat((model.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+    tokens = torch.cat((model.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
     if model.pos_embed is not None:
         tokens = tokens + model.pos_embed
     return model.pos_drop(tokens), _join_beit(model, None)

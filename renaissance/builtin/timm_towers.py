@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from renaissance.api import Features, LayeredBackbone, Positions, VisionInput
 from renaissance.builtin.timm_blocks import Enumeration, Place
+from renaissance.builtin.timm_plain import plain_timm
 from renaissance.builtin.vision_base import (
     JointState,
     all_real,
@@ -97,6 +98,14 @@ class TimmVision(nn.Module):
         """Write `preprocessor.json` into `folder`; return the config from which `build` builds the model again."""
         self.processor.save(folder)
         return {**self._facts, "revision": self.revision}
+
+    def to_timm(self) -> nn.Module:
+        """Return a copy as a plain model of timm, without a classifier.
+
+        Raises:
+            CapabilityError: only the embeddings were kept, or it has adapters.
+        """
+        return plain_timm(self.model, self._facts, self.processor.image_size)
 
     def _stages(self, pixels: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """Return the outputs of these stages, each as tokens [V, N', D']."""

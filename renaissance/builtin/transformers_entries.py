@@ -30,6 +30,7 @@ TINY_VISION = {"image_size": 32, "patch_size": 8, "layers": 2, "width": 32, "hea
 TINY_SWIN = {"image_size": 32, "patch_size": 4, "width": 32, "depths": [1, 1], "heads": [1, 2], "window": 4}
 
 BERT_DATA = ("BooksCorpus", "Wikipedia")
+DRAWN = ("drawn scenes of renaissance",)
 
 
 def _text(published: Published, summary: str, sizes: Mapping[str, Any]) -> BackboneEntry:
@@ -74,10 +75,8 @@ def _sizes(layers: int, width: int, heads: int, mlp_width: int, **others: Any) -
     return {"layers": layers, "width": width, "heads": heads, "mlp_width": mlp_width, **others}
 
 
-def _vit(
-    name: str, model: str | None, preprocessing: Mapping[str, Any], *trained_on: str, depth: int = 12
-) -> Published:
-    return Published(name, model, "vit", depth, preprocessing=preprocessing, trained_on=trained_on)
+def _vit(name: str, model: str, preprocessing: Mapping[str, Any], *trained_on: str) -> Published:
+    return Published(name, model, "vit", 12, preprocessing=preprocessing, trained_on=trained_on)
 
 
 def _bert_like(name: str, model: str | None, model_type: str, depth: int, **config: Any) -> Published:
@@ -136,8 +135,8 @@ VISION = (
         [2, 2, 18, 2],
     ),
     _vision(
-        _vit("tiny-vit", None, CENTRED, depth=4),
-        "A small ViT for work on a CPU; random weights.",
+        Published("tiny-vit", None, "vit", 4, preprocessing=CENTRED, trained_on=DRAWN, bundled=True),
+        "A small ViT for work on a CPU, trained on attributes of drawn things; its weights ship with renaissance.",
         _sizes(4, 128, 4, 256, image_size=64, patch_size=8),
     ),
 )
@@ -190,8 +189,8 @@ TEXT = (
         _sizes(24, 1024, 16, 4096, max_tokens=512),
     ),
     _text(
-        Published("tiny-bert", None, "bert", 3),
-        "A small BERT for work on a CPU, with the WordPiece that ships with renaissance; random weights.",
+        Published("tiny-bert", None, "bert", 3, trained_on=DRAWN, bundled=True),
+        "A small BERT for work on a CPU, trained on captions of drawn scenes; its weights and WordPiece ship.",
         _sizes(3, 128, 4, 256, max_tokens=64, tokenizer="renaissance", pooling="mean"),
     ),
 )

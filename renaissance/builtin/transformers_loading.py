@@ -55,6 +55,11 @@ class Source:
         return cls(f"transformers:{options.model}", modality, options.model, options.revision, None)
 
     @property
+    def bundled(self) -> bool:
+        """Whether its weights ship with renaissance."""
+        return self.published is not None and self.published.bundled
+
+    @property
     def bare_type(self) -> bool:
         """Whether the model is a bare model type: sizes by default, no weights, no processor."""
         return self.model is not None and is_model_type(self.model) and not Path(self.model).is_dir()

@@ -51,8 +51,9 @@ TOKENIZER = (
 class Published:
     """What is published of a model.
 
-    model: its name on the Hub, None where there are no weights. config: what differs from the library's defaults for
+    model: its name on the Hub, None where it is not there. config: what differs from the library's defaults for
     `model_type`. preprocessing: arguments of the image processor. trained_on: the data its weights have seen.
+    bundled: its weights ship with renaissance, those of its default sizes alone.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Published:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     trained_on: tuple[str, ...] = ()
     vocabulary: int | None = None
+    bundled: bool = False
 
 
 class TextOptions(Options):
@@ -214,6 +216,18 @@ def _nearest_divisor(options: TextOptions | VisionOptions) -> int:
     return min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - heads))
 
 
+def has_weights(options: TextOptions | VisionOptions) -> bool:
+    """Return whether a short name has pretrained weights of these sizes.
+
+    Bundled weights are those of the default sizes; fewer layers are the first ones, and dropout and pooling are free.
+    """
+    known = options.published
+    if known is None or not known.bundled:
+        return known is not None and known.model is not None
+    changed = options.model_dump(exclude_defaults=True, exclude={"layers", "dropout", "pooling"})
+    return not changed and (options.layers or 0) <= known.depth
+
+
 def describe_text(options: TextOptions) -> Capabilities:
     """Return what is known of a text backbone without building it.
 
@@ -237,7 +251,7 @@ def describe_text(options: TextOptions) -> Capabilities:
         class_token=options.pooling == "first" if options.pooling else UNKNOWN,
         max_tokens=options.max_tokens or UNKNOWN,
         vocabulary=vocabulary,
-        pretrained=known.model is not None if known else UNKNOWN,
+        pretrained=has_weights(options) if known else UNKNOWN,
         trained_on=known.trained_on if known else UNKNOWN,
         positions=TEXT_POSITIONS.get(model_type, UNKNOWN),
         base=layered if model_type not in NO_BASES else False,

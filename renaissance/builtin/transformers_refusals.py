@@ -6,16 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from renaissance.builtin.transformers_loading import Source
+from renaissance.builtin.transformers_options import has_weights
 from renaissance.errors import SpecError
 
 
-def refuse_without_weights(source: Source) -> None:
+def refuse_without_weights(source: Source, options: Any) -> None:
     """Refuse pretrained weights where there are none.
 
     Raises:
-        SpecError: the model has no pretrained weights.
+        SpecError: the model has no pretrained weights, or those that ship have other sizes.
     """
-    if source.model is None or source.bare_type:
+    if source.bundled:
+        if not has_weights(options):
+            raise SpecError(
+                f"{source.name} has pretrained weights of its default sizes alone (or fewer layers). Leave the others "
+                f"out, or say 'random {source.modality}'."
+            )
+    elif source.model is None or source.bare_type:
         raise SpecError(
             f"{source.name} has no pretrained weights. Say 'random {source.modality}' (or 'random both') to start from "
             "random ones."

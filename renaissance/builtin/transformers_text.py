@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from renaissance.api import Backbone, SavedBackbone, Weights
+from renaissance.builtin.towers import filled
 from renaissance.builtin.transformers_loading import (
     Source,
     empty,
@@ -83,9 +84,10 @@ def _random(options: TextOptions, source: Source) -> Backbone:
     source = source if source.published else pinned(source)
     config = _text_config(starting_config(source))
     cls = _text_class(source, config)
-    processor = _tokenizer(options, source, config)
+    overrides = getattr(options, "overrides", {})
+    processor = _tokenizer(options, source, with_overrides(config, overrides))  # an override may shorten its texts
     config = with_vocabulary(config, processor.facts) if options.tokenizer is not None else config
-    config = with_overrides(config, getattr(options, "overrides", {}))
+    config = with_overrides(config, overrides)
     others = {"pooling", "tokenizer", "model", "revision", "pooler", "overrides"}
     config = with_sizes(config, options.model_dump(exclude=others, exclude_none=True))
     try:
@@ -98,7 +100,9 @@ def _random(options: TextOptions, source: Source) -> Backbone:
 
 
 def _pretrained(options: TextOptions, source: Source) -> Backbone:
-    refuse_without_weights(source)
+    refuse_without_weights(source, options)
+    if source.bundled:
+        return filled(_random(options, source), source.name)
     if options.tokenizer is not None:
         raise SpecError(
             f"{source.name}: tokenizer={options.tokenizer!r} needs random weights, for the pretrained ones know the "

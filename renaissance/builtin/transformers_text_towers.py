@@ -24,6 +24,7 @@ from renaissance.builtin.transformers_joint import (
     keep_embeddings,
 )
 from renaissance.builtin.transformers_options import Pooling
+from renaissance.builtin.transformers_plain import plain_model
 from renaissance.builtin.transformers_sizes import config_values
 from renaissance.builtin.transformers_text_families import Family
 from renaissance.builtin.transformers_text_length import lengthen, position_tables
@@ -156,6 +157,14 @@ class LayeredText(nn.Module):
         self.processor.save(folder)
         return self.config
 
+    def to_transformers(self) -> nn.Module:
+        """Return a copy as a plain model of `transformers`.
+
+        Raises:
+            CapabilityError: only the embeddings were kept, or it has adapters.
+        """
+        return plain_model(self.model, self.blocks, self.family.blocks, self.config, add_pooling_layer=self._pools)
+
     @property
     def _model_type(self) -> str:
         return cast(str, cast(Any, self.model).config.model_type)
@@ -241,6 +250,6 @@ def pool(tokens: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
             return tokens[:, 0]
         case "last":
             last = mask.sum(1).clamp(min=1) - 1
-            return tokens[torch.arange(len(tokens), device=tokens.device), last]
+            return tokens[torch.arange(tokens.shape[0], device=tokens.device), last]
         case "mean":
             return masked_mean(tokens, mask)

@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig
 
 from renaissance.api import Features, TextInput
 from renaissance.builtin.transformers_options import Pooling
+from renaissance.builtin.transformers_plain import plain_model
 from renaissance.builtin.transformers_quiet import quiet
 from renaissance.builtin.transformers_refusals import refuse_layers
 from renaissance.builtin.transformers_sizes import text_sizes
@@ -82,6 +83,14 @@ class WholeText(nn.Module):
             )
         self.processor = self.processor.with_max_tokens(size)
         return ()
+
+    def to_transformers(self) -> nn.Module:
+        """Return a copy as a plain model of `transformers`.
+
+        Raises:
+            CapabilityError: it has adapters.
+        """
+        return plain_model(self.model, (), "", self.config, add_pooling_layer=self.config.get("pooler", False))
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """Write the tokenizer's files; return the config."""

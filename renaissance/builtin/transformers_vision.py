@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from renaissance.api import Backbone, SavedBackbone, Weights
+from renaissance.builtin.towers import filled
 from renaissance.builtin.transformers_loading import (
     Source,
     initialised,
@@ -93,7 +94,9 @@ def _random(options: VisionOptions | SwinOptions, source: Source) -> Backbone:
 
 
 def _pretrained(options: VisionOptions | SwinOptions, source: Source) -> Backbone:
-    refuse_without_weights(source)
+    refuse_without_weights(source, options)
+    if source.bundled:
+        return filled(_random(options, source), source.name)
     if _overrides(options):
         raise SpecError(
             f"{source.name}: the pretrained weights have the sizes that they have. Leave overrides out, or say 'random "

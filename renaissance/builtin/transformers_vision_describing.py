@@ -10,6 +10,7 @@ from renaissance.builtin.transformers_options import (
     VisionOptions,
     check,
     check_sees_images,
+    has_weights,
     model_type_of,
     nearest_multiple,
 )
@@ -59,7 +60,7 @@ def _describe_type(kind: VisionType, options: VisionOptions, model_type: str) ->
         image_size=image_size,
         patch_size=step if layered else UNKNOWN,
         grid=(image_size // step, image_size // step) if layered and step else UNKNOWN,
-        pretrained=known is not None and known.model is not None,
+        pretrained=has_weights(options),
         trained_on=known.trained_on if known else (),
         positions=kind.positions or UNKNOWN,
         base=layered,

@@ -47,7 +47,7 @@ def no_inputs(config: Any, pixels: Tensor) -> dict[str, Tensor]:
 def in_order(config: Any, pixels: Tensor) -> dict[str, Tensor]:
     """Return the noise [V, N] by which a masked autoencoder, which would shuffle its patches, leaves them in place."""
     patches = (pixels.shape[-2] // config.patch_size) * (pixels.shape[-1] // config.patch_size)
-    return {"noise": torch.arange(patches, device=pixels.device).expand(len(pixels), -1)}
+    return {"noise": torch.arange(patches, device=pixels.device).expand(pixels.shape[0], -1)}
 
 
 @dataclass(frozen=True, slots=True)

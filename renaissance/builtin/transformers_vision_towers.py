@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 
 from renaissance.api import Features, Positions, VisionInput
 from renaissance.builtin.transformers_loading import empty, model_class
+from renaissance.builtin.transformers_plain import plain_model
 from renaissance.builtin.transformers_positions import let_others_join, resize_parts
 from renaissance.builtin.transformers_sizes import config_from, config_values, vision_sizes, with_sizes
 from renaissance.builtin.transformers_vision_families import Family
@@ -190,6 +191,15 @@ class LayeredVision(nn.Module):
         self.processor = self.processor.resized((size, size))
         self.config = {**self.config, "transformers": config_values(wanted)}
         return changed_shapes(before, self)
+
+    def to_transformers(self) -> nn.Module:
+        """Return a copy as a plain model of `transformers`.
+
+        Raises:
+            CapabilityError: only the embeddings were kept, or it has adapters.
+        """
+        arguments = model_arguments(cast(PreTrainedConfig, self.model.config), self._pooler is not None)
+        return plain_model(self.model, self.blocks, self._family.blocks, self.config, **arguments)
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """Write the preprocessing; return the config."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.api import Features, VisionInput
+from renaissance.builtin.transformers_plain import plain_model
 from renaissance.builtin.transformers_refusals import refuse_layers
 from renaissance.builtin.transformers_vision_pixels import normalised
 from renaissance.builtin.vision_base import all_real
@@ -56,6 +57,14 @@ class WholeVision(nn.Module):
         refuse_layers(layers)
         tokens = tokens_of(self.model, normalised(inputs, self.processor, self.model))
         return Features(tokens, all_real(tokens), tokens[:, 0] if self.class_token else tokens.mean(1))
+
+    def to_transformers(self) -> nn.Module:
+        """Return a copy as a plain model of `transformers`.
+
+        Raises:
+            CapabilityError: it has adapters.
+        """
+        return plain_model(self.model, (), "", self.config, add_pooling_layer=False)
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """Write the preprocessing; return the config."""

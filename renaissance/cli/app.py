@@ -13,20 +13,27 @@ from typer.main import get_command
 
 import renaissance
 from renaissance.cli import (
+    asking,
+    carding,
     checking,
+    conforming,
     costing,
     doctoring,
     emoji,
     evaluating,
+    exporting,
     generating,
     importing,
     ledgers,
     listing,
     mapping,
+    plugin_making,
     preparing,
+    publishing,
     reproducing,
     running,
     storing,
+    zooing,
 )
 from renaissance.errors import RenaissanceError
 
@@ -42,7 +49,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (running, evaluating, reproducing, importing, checking, costing, mapping, ledgers, listing):
+for group in (
+    running,
+    evaluating,
+    asking,
+    reproducing,
+    importing,
+    publishing,
+    exporting,
+    checking,
+    conforming,
+    costing,
+    mapping,
+    ledgers,
+    carding,
+    listing,
+    plugin_making,
+):
     group.add_to(app)
 
 data = typer.Typer(name="data", help="Prepare corpora, make data, and look for faults in them.", no_args_is_help=True)
@@ -53,6 +76,10 @@ app.add_typer(data)
 features = typer.Typer(name="features", help="Stores of what frozen towers give.", no_args_is_help=True)
 storing.add_to(features)
 app.add_typer(features)
+
+zoo = typer.Typer(name="zoo", epilog="Example: renaissance zoo", invoke_without_command=True)
+zooing.add_to(zoo)
+app.add_typer(zoo)
 
 
 def _version(asked: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, cast
 
@@ -13,7 +13,7 @@ from renaissance.api import BackboneEntry, Capabilities, Entry, FusionHeadEntry,
 from renaissance.cli.output import JsonFlag, json_text, note, print_facts, print_json, print_table, shown_value
 from renaissance.components import checked_options, described
 from renaissance.errors import UnknownComponentError
-from renaissance.registry import Component, Kind, Plugin, Registry, default_registry
+from renaissance.registry import BUILTIN, Component, Kind, Plugin, Registry, default_registry, key_of
 from renaissance.spec import LIBRARIES, did_you_mean, shown
 
 KindOption = Annotated[
@@ -67,13 +67,18 @@ def show(
 def plugins(as_json: JsonFlag = False) -> None:
     """List the installed plugins, what each offers, and why one failed."""
     registry = default_registry()
-    list(registry.components())  # imports all of them, the built-in one too
+    clashes = registry.clashes()  # imports all of them, the built-in one too
     found = [_plugin_row(plugin) for plugin in (registry.builtin, *registry.plugins())]
     if as_json:
-        print_json({"plugins": found})
+        shared = [{**key._asdict(), "offered_as": names, "bare": _bare(names)} for key, names in clashes.items()]
+        print_json({"plugins": found, "clashes": shared})
         return
     columns = ("plugin", "distribution", "version", "API", "entries")
     print_table(columns, [_plugin_cells(row) for row in found])
+    for key, names in clashes.items():
+        kept = _bare(names)
+        told = f"'{key.name}' stays the built-in" if kept else f"'{key.name}' alone is an error"
+        note(f"{told}; say {' or '.join(repr(name) for name in names if name != kept)}.")
 
 
 # --- list -----------------------------------------------------------------------------------------------------------
@@ -84,21 +89,11 @@ def _row(component: Component) -> dict[str, Any]:
     library = getattr(entry, "library", False)
     return {
         "name": f"{component.qualified}:<model>" if library else component.qualified,
-        "kind": _kind_of(entry),
+        "kind": key_of(entry).kind,
         "modality": getattr(entry, "modality", None),
         "plugin": component.plugin,
         "summary": entry.summary,
     }
-
-
-def _kind_of(entry: Entry) -> Kind:
-    match entry:
-        case BackboneEntry():
-            return "backbone"
-        case FusionHeadEntry():
-            return "fusion-head"
-        case _:
-            return "task"
 
 
 def _kind(kind: str, modality: str | None) -> str:
@@ -270,7 +265,13 @@ def _plugin_row(plugin: Plugin) -> dict[str, Any]:
     }
 
 
+def _bare(names: Sequence[str]) -> str | None:
+    """Return what the bare name stands for where several offer it: the built-in, or nothing."""
+    return names[0] if ":" not in names[0] else None
+
+
 def _plugin_cells(row: Mapping[str, Any]) -> list[str]:
     names = dict.fromkeys(entry["name"] for entry in row["entries"])
-    told = f"failed: {row['failure']}" if row["failure"] else ", ".join(names)
+    listed = f"{len(names)} components: see 'renaissance list'" if row["name"] == BUILTIN else ", ".join(names)
+    told = f"failed: {row['failure']}" if row["failure"] else listed
     return [row["name"], row["distribution"], row["version"], row["api"], told]

@@ -5,11 +5,13 @@ Letters in shapes: V images or boxes, T texts.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from renaissance.api import Batch, Item, TextInput, VisionInput
 from renaissance.data.collate_items import batch_of, lay_out
@@ -20,10 +22,16 @@ BOX = 8.0  # side in pixels
 
 
 @dataclass(frozen=True, slots=True)
-class _Unread:
-    """An image that has a name and nothing else."""
+class _Blank:
+    """An image of one colour, for tasks whose targets depend on how large it is."""
 
     name: str
+
+    def read(self) -> bytes:
+        """Return the bytes of a PNG."""
+        buffer = io.BytesIO()
+        Image.new("RGB", (int(BOX), int(BOX))).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def item_batch(
@@ -31,7 +39,7 @@ def item_batch(
 ) -> Batch:
     """Return `count` items as these tasks read them, each image and text its own; texts(T) gives the tokens of T texts.
 
-    An item from which one of several candidates is chosen has two of them.
+    An item from which one of several candidates is chosen has two of them. Each has a box, which tasks may read.
 
     Raises:
         SpecError: the tasks read items differently.
@@ -58,7 +66,7 @@ def _item(number: int, task: Any) -> Item:
     images, boxes, texts = _counts(task)
     return Item(
         id=str(number),
-        images=tuple(_Unread(f"{number}-{place}") for place in range(images)),
+        images=tuple(_Blank(f"{number}-{place}") for place in range(images)),
         texts=tuple(f"text {number}-{place}" for place in range(texts)),
         boxes=tuple((BOX * place, 0.0, BOX, BOX) for place in range(boxes)),
     )
@@ -70,7 +78,7 @@ def _counts(task: Any) -> tuple[int, int, int]:
     modality = getattr(task, "modality", None)
     images = 0 if modality == "text" else CANDIDATES if candidates == "images" else task.slots
     texts = 0 if modality == "vision" else CANDIDATES if candidates == "texts" or task.paired else 1
-    return images, CANDIDATES if task.regions else 0, texts
+    return images, CANDIDATES if task.regions else 1, texts
 
 
 def _told(item: Item, task: Any) -> Item:

@@ -25,7 +25,7 @@ from renaissance.data.sampling import sample_seed
 from renaissance.errors import SampleError, SpecError
 from renaissance.recipe.training import Augmentation
 from renaissance.recipe.values import OnBadSample
-from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.images import ImageProcessor, batched
 
 Value = TypeVar("Value")
 # What is stored of an image: its name, a region of it, and the seed of an augmented view.
@@ -122,7 +122,7 @@ class Collator:
         if not pixels:
             raise SampleError(f"No image of a batch of {len(records)} can be used; the first: {skipped[0]}")
         kept = [row for row, place in enumerate(places) if place in pixels]
-        return VisionInput(torch.stack(list(pixels.values()))), kept, tuple(skipped)
+        return batched(list(pixels.values())), kept, tuple(skipped)
 
     def _stored(
         self, drawn: Sequence[Record], records: Sequence[Record], epochs: Sequence[int]

@@ -25,7 +25,7 @@ from renaissance.data.sampling import sample_seed
 from renaissance.errors import DataError, SampleError
 from renaissance.recipe.training import Augmentation
 from renaissance.recipe.values import OnBadSample
-from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.images import ImageProcessor, batched
 
 Picture = TypeVar("Picture")
 Place = tuple[int, tuple[str, Box | None]]
@@ -195,7 +195,7 @@ class ItemCollator:
         batch = batch_of(
             good,
             layout,
-            VisionInput(torch.stack(vision)) if vision else None,
+            batched(vision) if vision else None,
             tokenized(layout.texts, self.texts),
             slots=self.slots,
             seeds=[sample_seed(self.seed, epochs[number], items[number].id) for number in kept],

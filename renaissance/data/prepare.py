@@ -286,6 +286,8 @@ def _facts(layout: Layout, root: Path, intake: _Intake, problems: Problems) -> d
         facts["fraction"] = _fractions(layout, intake)
     if languages:
         facts["languages"] = dict(sorted(languages.items()))
+    if (root / WORLD).is_file():
+        facts["drawn"] = True
     facts["skipped"] = {"count": problems.count, "missing": problems.missing, "rows": problems.skipped}
     return facts
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -112,3 +113,32 @@ def opened(picture: Picture, name: str) -> Image:
     if not isinstance(source, Image | Path | bytes):
         raise SampleError(f"{name} is a {type(source).__name__}. Give a PIL picture, a path or bytes.")
     return open_image(source, name=name)
+
+
+def pictures_of(images: Picture | Sequence[Picture]) -> list[Picture]:
+    """Return the images as a list, of which there may be one alone."""
+    return [images] if isinstance(images, Picture) else list(images)
+
+
+def words_of(texts: str | Sequence[str]) -> list[str]:
+    """Return the texts as a list, of which there may be one alone."""
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def batched(call: Callable[[list[tuple[int, Any]]], Tensor], items: Sequence[Any], batch_size: int) -> Tensor:
+    """Return `call` of the numbered items, batch after batch, as one fp32 tensor on the CPU.
+
+    Raises:
+        SpecError: `batch_size` is less than 1.
+        SampleError: there are no items.
+    """
+    if batch_size < 1:
+        raise SpecError(f"batch_size must be at least 1, and is {batch_size}.")
+    if not items:
+        raise SampleError("There is nothing to compute: the list is empty. Give at least one.")
+    numbered = list(enumerate(items))
+    parts = []
+    for start in range(0, len(numbered), batch_size):
+        with torch.inference_mode():
+            parts.append(call(numbered[start : start + batch_size]).float().cpu())
+    return torch.cat(parts)  # outside of inference mode: a plain tensor

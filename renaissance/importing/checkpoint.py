@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from renaissance.errors import ModelFileError
 from renaissance.spec import did_you_mean, shown
-from renaissance.tensors import read_header, read_state, tied_names
+from renaissance.tensor_headers import read_header, read_state
+from renaissance.tensors import tied_names
 
 # Zip archives (torch.save since 1.6), and the first byte of pickles of protocol 2 and later.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")

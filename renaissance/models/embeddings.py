@@ -55,7 +55,7 @@ class NewPatches(nn.Module):
             raise SpecError("These patch embeddings take no masked patches. Leave the mask out.")
         pixels = self.processor.normalise(inputs.pixels).to(self.patches.weight.dtype)
         grid = self.patches(pixels).flatten(2).transpose(1, 2)  # [V, N - 1, D]
-        tokens = torch.cat((self.first.expand(len(grid), -1, -1), grid), dim=1) + self.table
+        tokens = torch.cat((self.first.expand(grid.shape[0], -1, -1), grid), dim=1) + self.table
         return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     @torch.no_grad()

@@ -81,8 +81,16 @@ def _canonical(
         for call in calls:
             rows.append(call.rows)
             parts.append(_first(encode(call), len(call.rows)))
-    length = None if isinstance(inputs, VisionInput) else int(text_lengths(inputs).max())
+    length = _longest(parts) if isinstance(inputs, VisionInput) else int(text_lengths(inputs).max())
     return _restore(parts, torch.cat(rows), length)
+
+
+def _longest(parts: Sequence[Features]) -> int | None:
+    """Return how many tokens the longest image has, where padding ends some as a store reads them; else None."""
+    mask = torch.cat([part.mask for part in parts])
+    lengths = mask.sum(1)
+    ended = torch.arange(mask.shape[1], device=mask.device) < lengths.unsqueeze(1)
+    return int(lengths.max()) if not mask.all() and torch.equal(mask, ended) else None
 
 
 def text_lengths(inputs: TextInput) -> Tensor:
@@ -161,7 +169,7 @@ def _first(features: Features, count: int) -> Features:
 
 
 def _restore(parts: Sequence[Features], rows: Tensor, length: int | None) -> Features:
-    """Join what the calls gave, in the order of the inputs; texts are cut or padded with zeros to `length`."""
+    """Join what the calls gave, in the order of the inputs; cut or padded with zeros to `length`, if there is one."""
     order = rows.argsort()
 
     def join(pieces: Iterable[Tensor]) -> Tensor:
@@ -179,7 +187,7 @@ def _restore(parts: Sequence[Features], rows: Tensor, length: int | None) -> Fea
 
 
 def _cut(features: Features, length: int) -> Features:
-    """Return text features [B, L, D] as [B, length, D], zero where no token is real."""
+    """Return features [B, L, D] as [B, length, D], zero where no token is real."""
     mask = _fit(features.mask, length, 0)
 
     def cut(tokens: Tensor) -> Tensor:

@@ -153,6 +153,22 @@ class ImageProcessor:
         return max(frame_height, frame_width * height // width), frame_width
 
 
+def batched(images: Sequence[Tensor]) -> VisionInput:
+    """Return images, uint8 pixels [3, h, w] each, as one input [V, 3, H, W].
+
+    Images of several sizes are padded with zeros on the right and below, and a mask says which pixels are real.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    if all(image.shape[1:] == (height, width) for image in images):
+        return VisionInput(torch.stack(list(images)))
+    pixels = torch.zeros((len(images), 3, height, width), dtype=images[0].dtype)
+    mask = torch.zeros((len(images), height, width), dtype=torch.bool)
+    for row, image in enumerate(images):
+        pixels[row, :, : image.shape[1], : image.shape[2]] = image
+        mask[row, : image.shape[1], : image.shape[2]] = True
+    return VisionInput(pixels, mask)
+
+
 def to_pixels(image: Image.Image) -> Tensor:
     """Return uint8 pixels [3, H, W] of an RGB image."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -441,10 +441,10 @@ def test_what_is_no_text_encoder_is_refused(model_type: str) -> None:
         random_tower(model_type)
 
 
-def test_tiny_bert_has_no_pretrained_weights() -> None:
+def test_tiny_bert_has_pretrained_weights_of_its_default_sizes_alone() -> None:
     entry = SHORT_NAMES["tiny-bert"]
-    with pytest.raises(SpecError, match=r"tiny-bert has no pretrained weights\. Say 'random text' .or 'random both'."):
-        build(entry.options(), weights="pretrained", saved=None)
+    with pytest.raises(SpecError, match=r"default sizes alone .or fewer layers.\..* say 'random text'"):
+        build(entry.options(max_tokens=32), weights="pretrained", saved=None)
 
 
 def test_a_bare_type_asks_for_a_tokenizer() -> None:

@@ -406,10 +406,10 @@ def test_what_is_no_supported_vision_encoder_is_refused(model_type: str) -> None
         random_tower(model_type)
 
 
-def test_tiny_vit_has_no_pretrained_weights() -> None:
+def test_tiny_vit_has_pretrained_weights_of_its_default_sizes_alone() -> None:
     entry = SHORT_NAMES["tiny-vit"]
-    with pytest.raises(SpecError, match="tiny-vit has no pretrained weights"):
-        build(entry.options(), weights="pretrained", saved=None)
+    with pytest.raises(SpecError, match=r"default sizes alone .or fewer layers.\..* say 'random vision'"):
+        build(entry.options(image_size=32), weights="pretrained", saved=None)
 
 
 def test_pixels_of_another_size_are_refused() -> None:

@@ -22,7 +22,7 @@ def state() -> Any:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(next(folder.glob("*.safetensors")))
+    tensors: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
     return tensors
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 import renaissance
 from renaissance.errors import ModelFileError
 from renaissance.importing import import_checkpoint
-from tests.importing.described_models import saved, siglip_model
+from renaissance.selftest import unproven
+from tests.importing.described_models import TEXTS, saved, siglip_model
 
 
 @pytest.fixture
@@ -22,6 +23,12 @@ def test_every_tensor_is_used(folder: Path, tmp_path: Path) -> None:
     done = import_checkpoint("siglip", folder, tmp_path / "out")
     assert done.tensors == len(load_file(folder / "model.safetensors"))
     assert done.left_out == ()
+
+
+def test_texts_are_cut_where_the_tower_ends(folder: Path, tmp_path: Path) -> None:
+    import_checkpoint("siglip", folder, tmp_path / "out")
+    assert renaissance.from_pretrained(tmp_path / "out").text.processor.facts.max_tokens == TEXTS
+    assert unproven(tmp_path / "out") == {}
 
 
 def test_the_loss_is_the_sigmoid_loss_with_its_scale_and_bias(folder: Path, tmp_path: Path) -> None:

@@ -14,13 +14,18 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "parity.md"
+PLACES = (
+    "tests/parity",
+    "plugins/renaissance-plugin-naflex/tests/test_naflex.py",
+    "plugins/renaissance-plugin-resampler/tests/test_resampler.py",
+)
 HEADER = """# Parity with reference implementations
 
 Every model family is compared with the class of an installed library that computes the same: random weights are
 copied tensor by tensor, or imported from a checkpoint in that library's layout, and both run in fp32 with padding in
 the batch. A difference above 1e-5 fails the test. Where no library has the reference, the test builds it of installed
-classes, and the first column says of which. `make parity` runs the tests (`tests/parity`), and writes and prints this
-table.
+classes, and the first column says of which. `make parity` runs the tests (`tests/parity`, and those
+of the plugins `naflex` and `resampler`), and writes and prints this table.
 
 torch {torch}
 
@@ -43,7 +48,7 @@ def notes_of_a_run(arguments: Sequence[str]) -> list[dict[str, Any]]:
             "-p",
             "no:cacheprovider",
             *arguments,
-            "tests/parity",
+            *PLACES,
         ]
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         if done.returncode:

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import torch
 
-from renaissance.api import BackboneEntry, Modality, VisionInput
+from renaissance.api import BackboneEntry, Modality
 from renaissance.components import checked_options, described
 from renaissance.errors import CapabilityError, SpecError
 from renaissance.registry import default_registry, load_factory
 from renaissance.testing.backbones import check_backbone
+from renaissance.testing.weights import focus, randomise, settle
 
 
 @dataclass(frozen=True)
@@ -67,40 +68,3 @@ def _checked(case: Case) -> tuple[str, ...]:
 
 def _rebuilt(factory: Any, options: Any, saved: Any) -> Any:
     return factory(options, weights="none", saved=saved)
-
-
-@torch.no_grad()
-def randomise(backbone: torch.nn.Module) -> None:
-    """Move every parameter a little: zeros and tiny scales of an initialisation would hide wrong wiring."""
-    for parameter in backbone.parameters():
-        if parameter.is_floating_point():
-            parameter.add_(torch.randn_like(parameter), alpha=0.02)
-
-
-@torch.no_grad()
-def settle(backbone: torch.nn.Module, modality: Modality) -> None:
-    """Let batch norms see images once: with the statistics that they start from, a deep net's signal dies out."""
-    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-    if modality != "vision" or not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    size: tuple[int, int] = cast(Any, backbone).processor.image_size
-    spots = torch.rand(8, 3, 8, 8)  # noise alone, which convolutions blur away, would leave too small a variance
-    noise = torch.rand(8, 3, *size)
-    images = (torch.nn.functional.interpolate(spots, size=size) + noise) / 2
-    backbone.train()(VisionInput((images * 255).to(torch.uint8)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-@torch.no_grad()
-def focus(backbone: torch.nn.Module) -> None:
-    """Let convolutions look at their middle most, as trained ones do: random ones look anywhere, grid or not."""
-    for module in backbone.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.kernel_size[0] % 2 and module.kernel_size[0] > 1:
-            rows, columns = (torch.arange(size) - size // 2 for size in module.kernel_size)
-            module.weight.mul_(torch.exp(-3.0 * (rows[:, None].square() + columns.square())))
-        if isinstance(module, torch.nn.Conv2d):  # against the small variances, a norm's epsilon would be large
-            module.weight.div_(module.weight.flatten(1).norm(dim=1).mean())

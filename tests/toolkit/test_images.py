@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from renaissance.errors import ModelFileError, SampleError, SpecError
-from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.images import ImageProcessor, batched
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -190,3 +190,21 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: str) -> None
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"preprocessor\.json"):
         ImageProcessor.load(tmp_path)
+
+
+def test_images_of_one_size_are_stacked_without_a_mask() -> None:
+    images = [torch.full((3, 4, 6), value, dtype=torch.uint8) for value in (1, 2)]
+    inputs = batched(images)
+    assert torch.equal(inputs.pixels, torch.stack(images))
+    assert inputs.mask is None
+
+
+def test_images_of_several_sizes_are_padded_and_the_mask_tells_the_real_pixels() -> None:
+    wide, tall = (torch.full((3, *size), 9, dtype=torch.uint8) for size in ((4, 6), (8, 2)))
+    inputs = batched([wide, tall])
+    assert inputs.pixels.shape == (2, 3, 8, 6)
+    assert inputs.mask is not None
+    assert torch.equal(inputs.pixels[0, :, :4, :6], wide)
+    assert torch.equal(inputs.pixels[1, :, :8, :2], tall)
+    assert torch.equal(inputs.mask, (inputs.pixels == 9).all(1))
+    assert inputs.mask.sum((1, 2)).tolist() == [24, 16]
