@@ -161,7 +161,7 @@ def _trained(model: str) -> Trained | None:
     recipe = next((path for path in recipes if path.is_file()), None)
     unknown = "is not compared with the training data"
     if recipe is None:
-        note(f"'{shown(model)}' is no run's folder, so what is measured {unknown}.")
+        note(f"'{shown(model)}' is no folder with a recipe, so what is measured {unknown}.")
         return None
     told, registry = load_recipe(recipe), default_registry()
     try:
@@ -249,4 +249,4 @@ def _data(model: str, data: Path | None) -> Any:
     recipe = Path(model) / "recipe.yaml"
     if recipe.is_file():
         return load_recipe(recipe).data
-    raise SpecError(f"'{shown(model)}' is no run's folder, so its data are not known. Say them with --data.")
+    raise SpecError(f"'{shown(model)}' is no folder with a recipe, so its data are not known. Say them with --data.")

@@ -120,8 +120,15 @@ def test_evaluate_measures_a_folder_of_pictures_whole(cli: Cli, finished: Finish
     assert any(line.split()[:3] == ["all", "itm", "accuracy"] for line in result.out.splitlines())
 
 
-def test_evaluate_of_a_model_without_data_asks_for_them(cli: Cli, finished: Finished) -> None:
-    result = cli("evaluate", str(finished.folder / "model"))
+def test_evaluate_measures_a_saved_model_on_the_data_of_its_recipe(cli: Cli, finished: Finished) -> None:
+    of_run = cli("evaluate", str(finished.folder), "--task", "itm", "--split", "test", "--json")
+    of_model = cli("evaluate", str(finished.folder / "model"), "--task", "itm", "--split", "test", "--json")
+    assert of_model.code == 0, of_model.err
+    assert of_model.json()["scores"] == of_run.json()["scores"]
+
+
+def test_evaluate_of_a_model_without_data_asks_for_them(cli: Cli) -> None:
+    result = cli("evaluate", "renaissance/bridge")
     assert result.code == 2
     assert "Say them with --data." in result.err
 

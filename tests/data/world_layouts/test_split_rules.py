@@ -11,10 +11,10 @@ from renaissance.api import TaskEntry
 from renaissance.data.readers.published import LAYOUTS
 from renaissance.data.world.layouts import WRITERS
 from renaissance.evaluation.evaluate import held_out
-from renaissance.registry import default_registry
+from renaissance.registry import Registry
 from tests.data.world_layouts.conftest import Items
 
-TASKS = [cast(TaskEntry, component.entry) for component in default_registry().components("task")]
+TASKS = [cast(TaskEntry, component.entry) for component in Registry().components("task")]
 CAPTIONS = ("coco-captions", "flickr30k")
 PROBES = {task.name for task in TASKS if not task.trains}
 OF_TASKS = sorted({layout for task in TASKS for layout in task.layouts} | set(CAPTIONS))
