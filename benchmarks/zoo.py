@@ -122,8 +122,10 @@ def saved(run: Path, name: str) -> Card:
     spec = assembly.plan.spec
     elsewhere = isinstance(spec, TwoTowerSpec) and ":" in spec.vision.name
     save(assembly, FOLDER / name, extra=extra, dtype="float16", trained_only=elsewhere)
-    write_card(FOLDER / name, repo=f"{ORGANISATION}/{name}")
-    return Card(name, FOLDER / name)
+    card = Card(name, FOLDER / name)
+    # what was drawn here is ours to license; pictures are their owners'
+    write_card(card.folder, repo=f"{ORGANISATION}/{name}", licence="apache-2.0" if card.drawn else None)
+    return card
 
 
 def note(name: str, weights: list[str], run: Path) -> None:
