@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from paired import table
-from small_world import CAPTIONS, RECIPES, pretrained, settings, write
+from small_world import CAPTIONS, RECIPES, pretrained, pretraining_of, settings, write
 
 import renaissance
 from renaissance.recipe import load_recipe
@@ -101,12 +101,6 @@ def finished(run: Path) -> Mapping[str, Any] | None:
     """Return the scores of a run, if it is there and done."""
     file = run / "scores.json"
     return json.loads(file.read_text()) if file.is_file() else None
-
-
-def pretraining_of(name: str) -> str | None:
-    """Return the recipe of the model that a recipe starts from; None: it starts from none."""
-    start = load_recipe(RECIPES / f"{name}.yaml").dump()["start"]
-    return Path(start["model"]).name.removeprefix("world-") if "model" in start else None
 
 
 def start_of(name: str, folder: Path) -> Path:

@@ -34,6 +34,12 @@ def write(folder: Path, scenes: int, seed: int, layouts: Sequence[str]) -> Path:
     return folder / "prepared"
 
 
+def pretraining_of(name: str) -> str | None:
+    """Return the recipe of the model that a recipe of the world starts from; None: it starts from none."""
+    start = load_recipe(RECIPES / f"{name}.yaml").dump()["start"]
+    return Path(start["model"]).name.removeprefix("world-") if "model" in start else None
+
+
 def pretrained(
     root: Path,
     out: Path,

@@ -17,12 +17,13 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from paired import table
-from small_world import PRETRAINING, RECIPES, pretrained, settings, shortened, write
+from small_world import PRETRAINING, RECIPES, pretrained, pretraining_of, settings, shortened, write
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -213,11 +214,15 @@ def scores_of_trained(
 
     pretraining, steps: updates of the one and of each other; batch: samples of each; None: as in the recipes.
     """
-    start = pretrained(root, folder / "pretrained", seed=seed, steps=pretraining, batch=batch)
-    models = [start]
+    from_captions = partial(pretrained, root, seed=seed, steps=pretraining, batch=batch)
+    starts = {PRETRAINING.stem: from_captions(folder / PRETRAINING.stem)}
+    models = [starts[PRETRAINING.stem]]
     for task, options in heads(root).items():
         name, layout = TRAINED_ON[task]
-        recipe = settings(RECIPES / f"{name}.yaml", root / layout, start, seed)
+        start = pretraining_of(name) or PRETRAINING.stem
+        if start not in starts:
+            starts[start] = from_captions(folder / start, recipe=RECIPES / f"{start}.yaml")
+        recipe = settings(RECIPES / f"{name}.yaml", root / layout, starts[start], seed)
         recipe["tasks"][task]["options"] = options
         # measured below, on all that there is
         recipe["data"]["splits"] = held_out(root / layout)[:1]
