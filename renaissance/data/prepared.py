@@ -10,6 +10,7 @@ images-00000-of-00002.parquet        id, image {bytes, path}: the bytes as they 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class ParquetImage:
         if self.group is None:
             raise SampleError(f"The image '{self.name}' cannot be read: '{self.file}' is gone. Prepare the data again.")
         try:
-            cell = _row_group(self.file, self.group)[self.row].as_py()
+            # by its whole path: a relative one is another file after a change of folder
+            cell = _row_group(os.path.abspath(self.file), self.group)[self.row].as_py()
         except (OSError, pa.ArrowException, LookupError) as error:
             raise SampleError(f"The image '{self.name}' cannot be read ({error}). Prepare the data again.") from None
         data = cell["bytes"] if cell else None
