@@ -23,10 +23,10 @@ from transformers.utils import cached_file
 
 from renaissance.api import Modality, TokenizerFacts
 from renaissance.builtin.transformers_options import Published
-from renaissance.builtin.transformers_quiet import quiet
 from renaissance.builtin.transformers_sizes import config_from, is_model_type
 from renaissance.errors import HubError, RenaissanceError, SpecError, UnknownComponentError
 from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.quiet import quiet
 from renaissance.toolkit.text import WordTokenizer
 
 RESAMPLING: Mapping[int, Literal["nearest", "lanczos", "bilinear", "bicubic"]] = {

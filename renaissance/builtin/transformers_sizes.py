@@ -12,9 +12,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from renaissance.api import TokenizerFacts
-from renaissance.builtin.transformers_quiet import quiet
 from renaissance.builtin.transformers_vision_types import IMAGE_SIZE, VISION_TYPES
 from renaissance.errors import ModelFileError, SpecError
+from renaissance.toolkit.quiet import quiet
 
 # position ids of these start after the padding id; MPNet's after 1, whatever its padding id is
 OFFSET_POSITIONS = frozenset(

@@ -23,13 +23,13 @@ from transformers import PreTrainedConfig
 from renaissance.api import Features, TextInput
 from renaissance.builtin.transformers_options import Pooling
 from renaissance.builtin.transformers_plain import plain_model
-from renaissance.builtin.transformers_quiet import quiet
 from renaissance.builtin.transformers_refusals import refuse_layers
 from renaissance.builtin.transformers_sizes import text_sizes
 from renaissance.builtin.transformers_text_families import FAMILIES
 from renaissance.builtin.transformers_text_towers import model_arguments, pool
 from renaissance.errors import SpecError
 from renaissance.toolkit.building import drop_parts, unused_parts
+from renaissance.toolkit.quiet import quiet
 from renaissance.toolkit.text import WordTokenizer
 
 DEFAULT_MAX_TOKENS = 512

@@ -13,7 +13,6 @@ from transformers import BlipConfig
 
 from renaissance.assemble import Assembly
 from renaissance.builtin.transformers_loading import preprocessing_from
-from renaissance.builtin.transformers_quiet import quiet
 from renaissance.errors import ModelFileError
 from renaissance.importing.beside import (
     CONFIG_FILE,
@@ -39,6 +38,7 @@ from renaissance.importing.text_cross import (
     vision_options,
 )
 from renaissance.registry import Registry
+from renaissance.toolkit.quiet import quiet
 
 PREFIX = "text_encoder."
 VIT = Vit(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[Notes, dict[str, Tensor]]:
     names, _ = read_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as opened:
-            notes = TypeAdapter(Notes).validate_json((opened.metadata() or {}).get(_KEY, ""), strict=False)
+            notes = Notes.model_validate_json((opened.metadata() or {}).get(_KEY, ""))
             tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValidationError) as error:
         raise ModelFileError(f"{path} cannot be read ({shown(error)}). {AGAIN}.") from None

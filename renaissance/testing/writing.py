@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from renaissance.durable import replacing
 from renaissance.errors import OutputError, SpecError
 from renaissance.registry import BUILTIN, GROUP, Kind, Registry, default_registry
 from renaissance.spec import LIBRARIES, shown
@@ -70,21 +68,10 @@ def write_plugin(name: str, kind: Kind, out: Path, *, registry: Registry | None 
     folder = out / f"{PREFIX}{name}"
     if folder.exists():
         raise OutputError(f"'{folder}' exists; choose another name, or another folder with --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{name}-", dir=out))
-    except OSError as error:
-        raise OutputError(f"'{out}' cannot be written ({error.strerror}); choose another with --out.") from None
-    try:
+    with replacing(folder) as draft:
         for path, text in rendered(name, kind).items():
             (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_text(text)
-        draft.chmod(0o755)  # a temporary folder is its owner's alone
-        os.rename(draft, folder)
-    except OSError as error:
-        raise OutputError(f"'{folder}' cannot be written ({error.strerror}); choose another with --out.") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

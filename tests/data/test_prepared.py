@@ -80,6 +80,18 @@ def test_shards_and_row_groups_keep_the_order(tmp_path: Path, monkeypatch: pytes
     assert [item.images[0].read() for item in items] == [png(number) for number in range(40)]
 
 
+def test_a_relative_folder_is_that_of_the_present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, place in enumerate((tmp_path / "one", tmp_path / "other")):
+        place.mkdir()
+        monkeypatch.chdir(place)
+        with Writer(Path("out")) as writer:
+            writer.image("0", png(number), "0.png")
+            writer.item("train", "0", images=["0"], texts=["a thing"])
+            writer.finish(FACTS)
+        (item,) = Prepared(Path("out")).items("train")
+        assert item.images[0].read() == png(number)
+
+
 def test_datasets_opens_images_and_items(tmp_path: Path) -> None:
     import datasets
 

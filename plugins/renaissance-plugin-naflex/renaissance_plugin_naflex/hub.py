@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import Siglip2VisionConfig, Siglip2VisionModel
-from transformers.utils import logging as library_logging
 
 from renaissance.errors import HubError, SpecError
+from renaissance.toolkit.quiet import quiet
 from renaissance_plugin_naflex.entries import BaseOptions
 
 FIXED = ("hidden_size", "num_attention_heads", "intermediate_size", "patch_size", "num_patches")
@@ -63,22 +61,12 @@ def _check_sizes(options: BaseOptions, config: Siglip2VisionConfig, published: S
 @contextmanager
 def _reading(options: BaseOptions) -> Iterator[None]:
     """Turn whatever the libraries raise inside into one `HubError` that says the way out; keep their bars away."""
-    level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
-    hidden = are_progress_bars_disabled()
-    library_logging.set_verbosity(logging.CRITICAL)
-    library_logging.disable_progress_bar()
-    disable_progress_bars()
     try:
-        yield
+        with quiet():
+            yield
     except Exception as error:  # offline, missing, damaged and refused each raise classes of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise HubError(
             f"naflex: '{options.repository}' cannot be read ({reason}). Connect to the Hub, or set HF_HOME to a cache "
             "that has it; or say 'random vision' to start from random weights."
         ) from None
-    finally:
-        library_logging.set_verbosity(level)
-        if bars:
-            library_logging.enable_progress_bar()
-        if not hidden:
-            enable_progress_bars()
