@@ -1,0 +1,1 @@
+"""Controlled studies: a design as data, its runs, statistics over them, and verdicts."""
