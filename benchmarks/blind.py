@@ -4,7 +4,8 @@ python benchmarks/blind.py [--folder FOLDER] [--only RECIPE ...] [--seeds SEED .
 
 Fails where a model is not 10 points better than its twin, or fewer than 1,000 items were measured, but for the recipes
 of which this has not been shown yet. A folder keeps the worlds, the pretrained models and the runs; what is there
-already is not done again. `--write` writes docs/blind.md of all finished runs of the folder, and says what is missing.
+already is not done again, and a run of a recipe that was changed since is refused. `--write` writes docs/blind.md of
+all finished runs of the folder, and says what is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -23,7 +24,9 @@ from paired import table
 from small_world import CAPTIONS, RECIPES, pretrained, pretraining_of, settings, write
 
 import renaissance
-from renaissance.recipe import load_recipe
+from renaissance.errors import SpecError
+from renaissance.recipe import Recipe, load_recipe
+from renaissance.training.folder import RECIPE
 
 # the corpus that each recipe is run on
 LAYOUTS = {
@@ -97,10 +100,34 @@ def world(folder: Path) -> Path:
     return folder / "prepared"
 
 
-def finished(run: Path) -> Mapping[str, Any] | None:
-    """Return the scores of a run, if it is there and done."""
+def finished(run: Path, name: str) -> Mapping[str, Any] | None:
+    """Return the scores of a run of a recipe, if it is there and done.
+
+    Raises:
+        SystemExit: it is of another recipe, whatever its seed, or of the same before it was changed.
+    """
     file = run / "scores.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        same = placeless(load_recipe(run / RECIPE)) == placeless(load_recipe(RECIPES / f"{name}.yaml"))
+    except SpecError:  # none, or one that is no longer read
+        same = False
+    if not same:
+        raise SystemExit(
+            f"'{run}' is no run of the recipe '{name}' as it is now. Remove it, and the runs that started from it, or "
+            "choose another --folder."
+        )
+    return json.loads(file.read_text())
+
+
+def placeless(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe says, but for its seed and for where its data, its start and its store are."""
+    found = recipe.dump()
+    for section, key in (("data", "path"), ("start", "model"), ("store", "folder")):
+        if found[section]:
+            found[section].pop(key, None)
+    return {**found, "seed": None}
 
 
 def start_of(name: str, folder: Path) -> Path:
@@ -109,7 +136,7 @@ def start_of(name: str, folder: Path) -> Path:
     if pretraining is None:
         return folder
     run = folder / "runs" / pretraining
-    if finished(run) is None:
+    if finished(run, pretraining) is None:
         captions = folder / "captions"
         if not (captions / "prepared").is_dir():
             write(captions, CAPTION_SCENES, CAPTION_SEED, [CAPTIONS])
@@ -125,17 +152,17 @@ def run_of(name: str, folder: Path, seed: int) -> Path:
 def train(name: str, folder: Path, root: Path, seed: int) -> None:
     """Train a recipe beside its twin, if this is not done; a run that was stopped goes on."""
     run = run_of(name, folder, seed)
-    if finished(run) is None:
+    if finished(run, name) is None:
         recipe = settings(RECIPES / f"{name}.yaml", root / LAYOUTS[name], start_of(name, folder), seed)
         renaissance.run(recipe, out=run, resume=run.is_dir())
 
 
-def outcome(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> Outcome | None:
+def outcome(name: str, folder: Path) -> Outcome | None:
     """Return the score that counts of a recipe, with those seeds of which there are runs; None: there is none."""
     evaluation = load_recipe(RECIPES / f"{name}.yaml").dump()["evaluation"]
     found: dict[str, dict[int, dict[str, Any]]] = {"trained": {}, "blind": {}}
-    for seed in seeds:
-        scores = finished(run_of(name, folder, seed))
+    for seed in SEEDS:
+        scores = finished(run_of(name, folder, seed), name)
         for row in scores["scores"] if scores else ():
             if f"{row['split']}/{row['task']}/{row['name']}" == evaluation["primary"]:
                 found[row["model"]][seed] = row
@@ -149,7 +176,7 @@ def outcome(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> Outcome | 
 
 def pretraining_told(name: str, folder: Path) -> str | None:
     """Return what a pretrained model is, and how well it does; None: there is none."""
-    scores = finished(folder / "runs" / name)
+    scores = finished(folder / "runs" / name, name)
     if scores is None:
         return None
     measured = [row for row in scores["scores"] if row["model"] == "trained" and row["name"] in ("accuracy", "R@10")]

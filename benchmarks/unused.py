@@ -12,7 +12,10 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 
@@ -60,15 +63,38 @@ def work(rank: int, folder: str, rounds: int) -> None:
 
 
 def measured(rounds: int) -> list[tuple[float, float]]:
-    """Return CPU seconds of an update, without and with the search, of each round."""
+    """Return CPU seconds of an update, without and with the search, of each round.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         processes = [get_context("spawn").Process(target=work, args=(rank, folder, rounds)) for rank in range(2)]
         for process in processes:
             process.start()
-        for process in processes:
-            process.join()
+        wait_for(processes)
         lines = Path(folder, "seconds").read_text().splitlines()
     return [(float(line.split()[0]), float(line.split()[1])) for line in lines]
+
+
+def wait_for(processes: Sequence[BaseProcess]) -> None:
+    """Wait until all have ended; one that fails ends the others, which would wait for it.
+
+    Raises:
+        RuntimeError: one failed.
+    """
+    running = {process.sentinel: process for process in processes}
+    try:
+        while running:
+            for sentinel in wait(list(running)):
+                process = running.pop(sentinel)
+                process.join()
+                if process.exitcode != 0:
+                    raise RuntimeError(f"A process ended with the exit code {process.exitcode}; it says why above.")
+    finally:
+        for process in running.values():
+            process.kill()
+            process.join()
 
 
 def main() -> None:

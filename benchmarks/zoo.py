@@ -4,13 +4,12 @@ python benchmarks/zoo.py [--folder FOLDER] [--only NAME ...] [--twice] [--pictur
 
 Writes the towers' weights, renaissance/model_cards/, and the tables of docs/zoo.md; fails where a model is not three
 standard deviations above its untrained twin. `--twice` trains each model again, and tells whether it is the same to
-the bit. What is done is not done again, until the recipe, the towers or the code of renaissance is another.
+the bit. What is done is not done again, until the recipe, its pictures, the towers or the code of renaissance change.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from paired import table
 from safetensors.torch import save as serialised
 from zoo_data import write_data
@@ -30,9 +30,9 @@ from renaissance.card import write_card
 from renaissance.container import load, save
 from renaissance.cost import cost
 from renaissance.durable import sha256_of
+from renaissance.features.keys import content_digest
 from renaissance.recipe import Recipe, load_recipe
 from renaissance.recipe.data import ImagesData
-from renaissance.spec import TwoTowerSpec
 from renaissance.zoo import COUNTED, FOLDER, ORGANISATION, TWICE, Card, cards
 
 ROOT = Path(__file__).parents[1]
@@ -58,10 +58,13 @@ class Workshop:
     def trained(self, recipe: Path, name: str, *, made_of: str) -> Path:
         """Return the run of a recipe, which is trained unless it is there and made of the same."""
         run, mark = self.folder / "runs" / name, self.folder / "runs" / f"{name}.made-of"
+        chosen = load_recipe(recipe)
+        data = self._data(chosen)
+        if data is not None:
+            made_of += digest(path for path in self.pictures.rglob("*") if path.is_file())
         if not (run / "scores.json").is_file() or not mark.is_file() or mark.read_text() != made_of:
             shutil.rmtree(run, ignore_errors=True)
-            chosen = load_recipe(recipe)
-            renaissance.run(chosen, out=run, data=self._data(chosen))
+            renaissance.run(chosen, out=run, data=data)
             mark.write_text(made_of)
         return run
 
@@ -70,8 +73,9 @@ class Workshop:
         if not isinstance(recipe.data, ImagesData):
             return None
         here = self.folder / str(recipe.data.path)
-        if not here.exists():
-            here.symlink_to(self.pictures.resolve())
+        if here.is_symlink():  # maybe to the pictures of another time
+            here.unlink()
+        here.symlink_to(self.pictures.resolve())
         return recipe.data.path
 
 
@@ -82,7 +86,7 @@ def code() -> str:
 
 def digest(paths: Iterable[Path]) -> str:
     """Return a digest of the contents of files."""
-    return hashlib.sha256("".join(map(sha256_of, sorted(paths))).encode()).hexdigest()
+    return content_digest("".join(map(sha256_of, sorted(paths))))
 
 
 # --- towers -----------------------------------------------------------------------------------------------------------
@@ -119,9 +123,7 @@ def saved(run: Path, name: str) -> Card:
     """Save the model of a run in fp16, with its card, without the towers that other packages ship."""
     assembly = load(run / "model", verify=False)  # a run that was kept may have the self-test of older code
     extra = {file: (run / file).read_bytes() for file in ("recipe.yaml", "scores.json", "ledger.json")}
-    spec = assembly.plan.spec
-    elsewhere = isinstance(spec, TwoTowerSpec) and ":" in spec.vision.name
-    save(assembly, FOLDER / name, extra=extra, dtype="float16", trained_only=elsewhere)
+    save(assembly, FOLDER / name, extra=extra, dtype="float16", trained_only=bool(assembly.plan.plugins))
     card = Card(name, FOLDER / name)
     # what was drawn here is ours to license; pictures are their owners'
     write_card(card.folder, repo=f"{ORGANISATION}/{name}", licence="apache-2.0" if card.drawn else None)
@@ -164,15 +166,22 @@ def paper_row(path: Path) -> list[str]:
     updates, batch = recipe.budget.steps or 0, recipe.batch.size
     whole = found.flops.training / found.batch * batch * updates
     sizes = [f"{found.parameters.total / 1e6:,.2f}", f"{found.parameters.trainable / 1e6:,.2f}"]
-    line = next(line for line in path.read_text().splitlines() if line.startswith("start: "))
-    return [f"`{path.stem}`", f"`{line[8:-1]}`", *sizes, f"{updates:,}", str(batch), f"{whole / 1e18:,.2f}"]
+    start = yaml.safe_load(path.read_text(encoding="utf-8"))["start"]  # as it is written; a recipe has its parts
+    return [f"`{path.stem}`", f"`{start}`", *sizes, f"{updates:,}", str(batch), f"{whole / 1e18:,.2f}"]
 
 
 def filled(text: str, name: str, rows: str) -> str:
-    """Return a page with another table between its marks."""
-    before, _, rest = text.partition(f"<!-- rows: {name} -->\n")
-    _, mark, after = rest.partition("<!-- /rows -->")
-    return f"{before}<!-- rows: {name} -->\n{rows}\n{mark}{after}"
+    """Return a page with another table between its marks.
+
+    Raises:
+        SystemExit: the page has no such marks.
+    """
+    begins, ends = f"<!-- rows: {name} -->\n", "<!-- /rows -->"
+    before, begun, rest = text.partition(begins)
+    _, ended, after = rest.partition(ends)
+    if not begun or not ended:
+        raise SystemExit(f"The page has no table '{name}'. Put it between '{begins.strip()}' and '{ends}'.")
+    return f"{before}{begins}{rows}\n{ends}{after}"
 
 
 def write_page() -> None:

@@ -20,6 +20,7 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from renaissance.api import hookimpl
     from renaissance.evaluation.evaluate import evaluate
+    from renaissance.explaining import explain
     from renaissance.exporting import export
     from renaissance.pretrained import Model, build, from_pretrained
     from renaissance.publishing import publish
@@ -36,6 +37,7 @@ _LAZY = {
     "Model": "renaissance.pretrained",
     "publish": "renaissance.publishing",
     "evaluate": "renaissance.evaluation.evaluate",
+    "explain": "renaissance.explaining",
     "export": "renaissance.exporting",
     "run": "renaissance.training.run",
     "Run": "renaissance.training.run",
@@ -48,6 +50,7 @@ __all__ = [
     "Run",
     "build",
     "evaluate",
+    "explain",
     "export",
     "from_pretrained",
     "hookimpl",

@@ -20,12 +20,14 @@ from renaissance.models.as_published import renew
 from renaissance.models.embeddings import NewPatches, NewWords, OtherEmbeddings
 from renaissance.models.freezing import freeze, hold_statistics
 from renaissance.models.one_tower import OneTower
+from renaissance.models.starting import shuffle, take_embeddings
 from renaissance.models.transfer import TransferReport, transfer_report
 from renaissance.models.two_tower import TwoTower, tower_facts
 from renaissance.plans import AnyPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.registry import load_factory
 from renaissance.resolve import IMAGE_SIZE, MAX_TOKENS, PATCH_SIZE
 from renaissance.rules import without_adapters
+from renaissance.spec import STARTS, Start
 from renaissance.toolkit.random import stream_seed
 from renaissance.toolkit.text import TOKENIZER_FILE, WORDPIECE, WordTokenizer, infer_facts, read_tokenizer
 
@@ -79,7 +81,7 @@ def merge_adapters(assembly: Assembly) -> None:
     plan = assembly.plan
     take_out_adapters(assembly.encoder)
     rules = without_adapters(plan.rules)
-    starts = [rule for rule in plan.spec.rules if rule.action in ("random", "pretrained")]
+    starts = [rule for rule in plan.spec.rules if rule.action in STARTS]
     spec: Any = plan.spec.model_copy(update={"rules": (*starts, *rules)})
     assembly.plan = replace(plan, spec=spec, rules=rules)
     freeze(assembly.encoder, rules, train_mode=spec.as_published.frozen_in_train_mode)
@@ -161,17 +163,12 @@ def encoder_report(assembly: Assembly) -> TransferReport:
     plan, encoder = assembly.plan, assembly.encoder
     added = frozenset(map(id, adapter_parameters(encoder)))
     if isinstance(plan, Plan):
-        towers = {"vision": plan.vision, "text": plan.text}
-        return transfer_report(encoder, {name: _read(tower) for name, tower in towers.items()}, added)
+        return transfer_report(encoder, {"vision": plan.vision, "text": plan.text}, added)
     base: Any = encoder.encoder
     renewed = (*base.embeddings, *base.final) if plan.spec.as_published.inner_layers_only else ()
-    places = {"base": _read(plan.base), "other.embedder": plan.donor is not None and _read(plan.donor)}
+    places = {"base": plan.base, **({} if plan.donor is None else {"other.embedder": plan.donor})}
     ids = frozenset(id(parameter) for module in renewed for parameter in module.parameters())
     return transfer_report(encoder, places, ids | added)
-
-
-def _read(tower: TowerPlan) -> bool:
-    return tower.weights == "pretrained"
 
 
 def _needs(plan: Plan) -> TowerNeeds:
@@ -215,14 +212,25 @@ def _shared_blocks(plan: Plan, text: Any, count: int) -> Any:
 
 def _tower(tower: TowerPlan, seed: int, saved: Saved) -> nn.Module:
     kept = None if saved is None else saved.get(tower.entry.modality)
-    weights: Weights = tower.weights if kept is None else "none"
-    factory = load_factory(tower.entry)
-    # With weights="none" the factory itself keeps parameters on meta: only it knows which buffers must be real.
-    with _stream(seed, tower.entry.modality, False):
-        built: nn.Module = factory(tower.options, weights=weights, saved=kept)
+    built = _started(tower, tower.weights, seed, kept)
+    if kept is None and tower.embeddings != tower.weights:
+        take_embeddings(built, _started(tower, tower.embeddings, seed), name=tower.name)
     _check_facts(tower, built, new=kept is None)
-    if tower.weights == "pretrained":
+    if tower.weights != "random":
         hold_statistics(built)
+    return built
+
+
+def _started(tower: TowerPlan, start: Start, seed: int, kept: SavedBackbone | None = None) -> nn.Module:
+    """Return a backbone all of which starts from one thing; `kept`: as it was saved, to be loaded."""
+    modality = tower.entry.modality
+    read: Weights = "random" if start == "random" else "pretrained"
+    # With weights="none" the factory itself keeps parameters on meta: only it knows which buffers must be real.
+    with _stream(seed, modality, False):
+        factory = load_factory(tower.entry)
+        built: nn.Module = factory(tower.options, weights=read if kept is None else "none", saved=kept)
+    if start == "shuffled" and kept is None:
+        shuffle(built, seed, modality)
     return built
 
 

@@ -19,24 +19,23 @@ from renaissance.api import (
     TaskEntry,
     TowerNeeds,
     Unknown,
-    Weights,
 )
 from renaissance.errors import PluginError, RenaissanceError, SpecError, UnknownComponentError
 from renaissance.plans import FusionPlan, TaskPlan, TowerPlan
 from renaissance.registry import Component, Registry
-from renaissance.rules import layer_range
+from renaissance.rules import Starts, layer_range
 from renaissance.spec import LIBRARIES, FusionSpec, Layers, TowerSpec, did_you_mean, explain, shown
 
 TaskUses = Mapping[str, Mapping[str, Any]]
 
 
 def tower_plan(
-    tower: TowerSpec, modality: Modality, weights: Weights, registry: Registry, *, part: str = ""
+    tower: TowerSpec, modality: Modality, starts: Starts, registry: Registry, *, part: str = ""
 ) -> TowerPlan:
     """Return the plan of a backbone that encodes a modality; `part`: what rules call it, if not by its modality.
 
     Raises:
-        SpecError: an option or a range of layers is wrong, or it has no pretrained weights.
+        SpecError: an option or a range of layers is wrong, or it has no pretrained weights, or no embeddings.
         UnknownComponentError: there is no such backbone.
     """
     component, extra = _backbone(tower.name, modality, registry)
@@ -49,10 +48,15 @@ def tower_plan(
         given["layers"] = _first(tower.layers, entry, described(component, options), tower.name)
         options = checked_options(entry, given, of=tower.name)
     facts = described(component, options)
-    if weights == "pretrained" and facts.pretrained is False:
+    if set(starts) != {"random"} and facts.pretrained is False:
         raise SpecError(_no_weights(tower.name, component, part or modality))
+    if starts.embeddings != starts.weights and facts.layered is False:
+        raise SpecError(
+            f"'{tower.name}' does not list its embeddings, so they start as the rest of it; say '{starts.weights} "
+            f"{part or modality}' alone."
+        )
     name = tower.name if entry.library else component.qualified
-    return TowerPlan(name, component.plugin, entry, options, facts, weights)
+    return TowerPlan(name, component.plugin, entry, options, facts, starts.weights, starts.embeddings)
 
 
 def _no_weights(name: str, component: Component, part: str) -> str:

@@ -14,15 +14,16 @@ initialises nothing, but for towers that were left out on purpose.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import torch
 
 from renaissance.api import API_VERSION, SavedBackbone
 from renaissance.assemble import Assembly, assemble
 from renaissance.durable import replacing
-from renaissance.errors import ModelFileError, OutputError, PluginError, RenaissanceError, SpecError
+from renaissance.errors import ModelFileError, OutputError, RenaissanceError, SpecError
 from renaissance.left_out import check_sources, names_of, pinned, sources
 from renaissance.manifest import (
     AGAIN,
@@ -41,13 +42,15 @@ from renaissance.manifest import (
 )
 from renaissance.plans import AnyPlan
 from renaissance.registry import Registry, default_registry
-from renaissance.resolve import resolve
-from renaissance.saved_config import FORMAT, SavedConfig, StoredType, needed_plugins, read_config
+from renaissance.saved_config import FORMAT, SavedConfig, StoredType, read_config, saved_plan
 from renaissance.selftest import check_selftest, write_selftest
 from renaissance.shorthand import format_spec
-from renaissance.spec import shown, validate_spec
-from renaissance.tensor_headers import read_state
-from renaissance.tensors import FLOATS, load_state, save_state
+from renaissance.spec import shown
+from renaissance.tensor_headers import StoredState, read_state
+from renaissance.tensors import load_state, save_state
+
+# how parameters may be stored; whatever it is, they are loaded as the model has them
+FLOATS: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoredType)}
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ def _card(plan: AnyPlan) -> str:
 def _prove(assembly: Assembly, staging: Path) -> None:
     """Load what was written, note what it gives, and compare that with what the model itself gives on a CPU."""
     config = read_config(staging)
-    loaded = _filled(assembly.plan, config, staging)
+    loaded = _filled(assembly.plan, config, read_state(staging))
     write_selftest(loaded, staging)
     if config.dtype == "float32" and all(parameter.device.type == "cpu" for parameter in assembly.parameters()):
         try:
@@ -190,50 +193,28 @@ def load(
     if verify and not intact:
         verify_files(folder, manifest)
     check_processor_files(folder, manifest)
-    read_state(folder)  # a damaged header is told before anything is built
-    assembly = _filled(_plan(config, folder, registry or default_registry()), config, folder)
+    stored = read_state(folder)  # a damaged header is told before anything is built
+    assembly = _filled(saved_plan(config, folder, registry or default_registry()), config, stored)
     if verify:
         check_selftest(assembly, folder)
     return assembly
 
 
-def _filled(plan: AnyPlan, config: SavedConfig, folder: Path) -> Assembly:
+def _filled(plan: AnyPlan, config: SavedConfig, stored: StoredState) -> Assembly:
     """Return the model of a plan with what is stored in a folder, in evaluation mode."""
-    assembly = _assembled(plan, config, folder)
-    left_out = {tower: saved.source for tower, saved in config.resolved.items() if saved.source is not None}
-    check_sources(assembly, left_out)
-    load_state(assembly, read_state(folder), dtype=FLOATS[config.dtype], there=names_of(assembly, left_out))
-    _check_filled(assembly, folder)
+    assembly = _assembled(plan, config, stored.folder)
+    check_sources(assembly, config.left_out)
+    load_state(assembly, stored, dtype=FLOATS[config.dtype], there=names_of(assembly, config.left_out))
+    _check_filled(assembly, stored.folder)
     return assembly.eval()
-
-
-def _plan(config: SavedConfig, folder: Path, registry: Registry) -> AnyPlan:
-    """Resolve what was saved against what is installed."""
-    for name, distribution in needed_plugins(config).items():
-        if registry.plugin(name) is None:
-            raise PluginError(f"{folder} needs the plugin '{shown(name)}'. Try: {_pip_line(name, distribution)}")
-    tasks = {name: task.options for name, task in config.tasks.items()}
-    try:
-        return resolve(validate_spec(config.spec), tasks, registry=registry)
-    except SpecError as error:
-        raise ModelFileError(f"{folder / CONFIG}: {error}") from None
-
-
-def _pip_line(plugin: str, distribution: str) -> str:
-    """Return how to install a plugin; a distribution of another name than the plugin's own is not repeated."""
-    name, _, version = distribution.partition(" ")
-    own = f"renaissance-plugin-{shown(plugin)}"
-    pinned = name == own and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+!\-]{0,40}", version)
-    return f"pip install {own}{f'=={version}' if pinned else ''}"
 
 
 def _assembled(plan: AnyPlan, config: SavedConfig, folder: Path) -> Assembly:
     """Build a model without weights from its saved configs; towers that were left out, with theirs."""
-    left_out = {tower: saved.source for tower, saved in config.resolved.items() if saved.source is not None}
-    kept = [tower for tower in TOWERS if tower not in left_out]
+    kept = [tower for tower in TOWERS if tower not in config.left_out]
     saved = {str(tower): SavedBackbone(config.resolved[tower].config, folder / tower) for tower in kept}
     try:
-        assembly = assemble(pinned(plan, left_out), saved=saved)
+        assembly = assemble(pinned(plan, config.left_out), saved=saved)
         assembly.plan = plan
         return assembly
     except RenaissanceError:

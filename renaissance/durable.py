@@ -24,15 +24,15 @@ def sync_folder(path: Path) -> None:
         _sync(path)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, meets the old content or the new, and nothing between.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new, and nothing between.
 
     Raises:
         OutputError: it cannot be written; the message says why.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         sync_file(partial)
         partial.replace(path)
         sync_folder(path.parent)

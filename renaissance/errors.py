@@ -22,6 +22,7 @@
 | 17 | `CardError`: a model card is stale, was edited by hand, or tells a secret or a local path |
 | 18 | `PublishError`: a model lacks what others must have to judge it, such as its scores |
 | 19 | `ExportError`: a model cannot be exported, or the exported file gives other values |
+| 20 | `StudyError`: a study cannot say what it is asked: unequal arms, too few seeds, scores that do not pair |
 | 130 | interrupted (Ctrl-C) outside a training, or pressed twice |
 | 143 | ended by SIGTERM outside a training |
 """
@@ -145,3 +146,9 @@ class ExportError(RenaissanceError):
     """A model cannot be exported, or an exported file gives other values than the model."""
 
     exit_code = 19
+
+
+class StudyError(RenaissanceError):
+    """A study cannot say what it is asked: its arms or scores do not pair, its seeds are too few, its files changed."""
+
+    exit_code = 20

@@ -6,7 +6,7 @@ Letters in shapes: V images, T texts, n pairs, W width of the shared space, C ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,13 +15,12 @@ from renaissance.api import Features, Modality, Output, TextInput, VisionInput
 from renaissance.assemble import Assembly, Encoder
 from renaissance.builtin.retrieval import reranked
 from renaissance.errors import SampleError, SpecError
-from renaissance.evaluation.given import Picture, batched, opened, pictures_of, words_of
+from renaissance.evaluation.given import Picture, in_batches, opened, pictures_of, words_of
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.metrics import finite
 from renaissance.toolkit.modes import evaluating
 from renaissance.toolkit.pooling import rows
 
-DataType = Literal["float32", "bfloat16", "float16"]
 # how many of the best by similarity are matched one by one, where nothing else is said
 RERANKED = 16
 
@@ -88,21 +87,26 @@ def embed(
     Raises:
         SampleError: an image cannot be read, or a text is empty.
     """
-    encoder, head = assembly.encoder, cast(Any, assembly.tasks["itc"])
-
-    def embed_images(batch: list[tuple[int, Picture]]) -> Tensor:
-        vectors: Tensor = head.embed(encoder.represent(encode_images(encoder, batch), "vision"), "vision")
-        return vectors
-
-    def embed_texts(batch: list[tuple[int, str]]) -> Tensor:
-        vectors: Tensor = head.embed(encoder.represent(encode_texts(encoder, batch), "text"), "text")
-        return vectors
-
     with evaluating(assembly):
         return Embeddings(
-            images=None if images is None else batched(embed_images, pictures_of(images), batch_size),
-            texts=None if texts is None else batched(embed_texts, words_of(texts), batch_size),
+            images=None if images is None else _vectors(assembly, "vision", pictures_of(images), batch_size),
+            texts=None if texts is None else _vectors(assembly, "text", words_of(texts), batch_size),
         )
+
+
+def _vectors(assembly: Assembly, side: Modality, items: Sequence[Any], batch_size: int) -> Tensor:
+    """Return the unit vectors [V, W] of pictures or [T, W] of texts."""
+    encoder, head = assembly.encoder, cast(Any, assembly.tasks["itc"])
+
+    def vectors(batch: list[tuple[int, Any]]) -> Tensor:
+        found: Tensor = head.embed(encoder.represent(_encoded(encoder, side, batch), side), side)
+        return found
+
+    return in_batches(vectors, items, batch_size)
+
+
+def _encoded(encoder: Encoder, side: Modality, batch: list[tuple[int, Any]]) -> Features:
+    return encode_images(encoder, batch) if side == "vision" else encode_texts(encoder, batch)
 
 
 def match(
@@ -128,7 +132,7 @@ def match(
         return torch.sigmoid(head.predict(encoder.fuse(vision, text, _POOLED)))
 
     with evaluating(assembly):
-        return batched(probabilities, list(zip(pictures, captions, strict=True)), batch_size)
+        return in_batches(probabilities, list(zip(pictures, captions, strict=True)), batch_size)
 
 
 def rank(
@@ -183,33 +187,23 @@ class _Sides:
 
     def similarity(self) -> Tensor:
         """Return the dot products of the candidates' unit vectors with the query's, fp32 [C]."""
-        return self._vectors(self._others) @ self._vectors(self._query)[0]
+        others, query = (
+            _vectors(self._assembly, side, self._items[side], self._batch_size) for side in (self._others, self._query)
+        )
+        return others @ query[0]
 
     def match(self, places: Tensor) -> Tensor:
         """Return the logits of the query with the candidates at these places [K], fp32."""
         numbered = list(enumerate(self._items[self._others]))
-        head: Any = self._assembly.tasks["itm"]
+        encoder, head = self._assembly.encoder, cast(Any, self._assembly.tasks["itm"])
         with torch.inference_mode():
-            query = self._encoded(self._query, list(enumerate(self._items[self._query])))
+            query = _encoded(encoder, self._query, list(enumerate(self._items[self._query])))
 
         def logits(batch: list[tuple[int, tuple[int, Any]]]) -> Tensor:
-            others = self._encoded(self._others, [item for _, item in batch])
+            others = _encoded(encoder, self._others, [item for _, item in batch])
             one = rows(query, torch.zeros(len(batch), dtype=torch.int64, device=query.tokens.device))
             vision, text = (one, others) if self._query == "vision" else (others, one)
-            found: Tensor = head.predict(self._assembly.encoder.fuse(vision, text, _POOLED))
+            found: Tensor = head.predict(encoder.fuse(vision, text, _POOLED))
             return found
 
-        return batched(logits, [numbered[place] for place in places.tolist()], self._batch_size)
-
-    def _vectors(self, side: Modality) -> Tensor:
-        head: Any = self._assembly.tasks["itc"]
-
-        def embed(batch: list[tuple[int, Any]]) -> Tensor:
-            vectors: Tensor = head.embed(self._assembly.encoder.represent(self._encoded(side, batch), side), side)
-            return vectors
-
-        return batched(embed, self._items[side], self._batch_size)
-
-    def _encoded(self, side: Modality, batch: list[tuple[int, Any]]) -> Features:
-        encode = encode_images if side == "vision" else encode_texts
-        return encode(self._assembly.encoder, batch)
+        return in_batches(logits, [numbered[place] for place in places.tolist()], self._batch_size)

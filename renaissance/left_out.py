@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import StringConstraints
 from torch import nn
 
 import renaissance
@@ -21,24 +20,10 @@ from renaissance.errors import ModelFileError, SpecError
 from renaissance.manifest import REPO, TOWERS
 from renaissance.models.two_tower import holds_still
 from renaissance.plans import AnyPlan, Plan, TowerPlan
-from renaissance.spec import Strict
+from renaissance.saved_config import SavedSource
 
 # libraries whose option `revision` takes a commit; that of open-clip names weights
 _BY_COMMIT = frozenset({"transformers", "timm"})
-
-
-class SavedSource(Strict):
-    """Where a tower that was left out comes from.
-
-    name: as specs have it. repository: on the Hub, where the name tells it. distribution: the package, with its
-    version, that offers it. revision: the commit of its weights. digest: SHA-256 over its tensors.
-    """
-
-    name: str
-    repository: str | None
-    distribution: str
-    revision: str | None
-    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 def sources(assembly: Assembly) -> dict[Modality, SavedSource]:
@@ -52,7 +37,7 @@ def sources(assembly: Assembly) -> dict[Modality, SavedSource]:
     if isinstance(plan, Plan):
         for tower, planned in zip(TOWERS, (plan.vision, plan.text), strict=True):
             backbone = getattr(assembly.encoder, tower)
-            if planned.weights == "pretrained" and holds_still(backbone):
+            if planned.start == "pretrained" and holds_still(backbone):
                 found[tower] = _source(planned, plan, backbone)
     if not found:
         raise SpecError(

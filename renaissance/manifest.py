@@ -16,20 +16,23 @@ import xxhash
 from pydantic import Field, StringConstraints, ValidationError
 
 from renaissance.api import Modality
-from renaissance.durable import sha256_of
+from renaissance.durable import sha256_of, write_atomically
 from renaissance.errors import ModelFileError
 from renaissance.spec import Strict, explain, shown
 
 CONFIG = "config.json"
 MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
 CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SELFTEST = "selftest.safetensors"
+RECIPE = "recipe.yaml"
 SCORES = "scores.json"
+LEDGER = "ledger.json"
 # what whoever saves a model may put beside its own files
-EXTRAS = frozenset({CARD, "recipe.yaml", SCORES, "ledger.json"})
+EXTRAS = frozenset({CARD, RECIPE, SCORES, LEDGER})
 # what the Hub calls a repository: 'organisation/name'
 REPO = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9_][\w.\-]{0,95}", re.ASCII)
 TOWERS: tuple[Modality, ...] = ("vision", "text")
@@ -87,7 +90,18 @@ def write_manifest(folder: Path) -> None:
     odd = next((name for name in files if not is_model_file(name)), None)
     if odd is not None:
         raise ModelFileError(f"A part of the model wrote '{shown(odd)}', which a saved model cannot hold; report it.")
-    write_json(folder / MANIFEST, {"format": 1, "files": files})
+    write_json(folder / MANIFEST, {"format": MANIFEST_FORMAT, "files": files})
+
+
+def relist(folder: Path, name: str) -> None:
+    """Note the present size and digests of a file in the manifest of its model; the other files are not read.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    files = {**read_manifest(folder).files, name: file_facts(folder / name)}
+    facts = {name: files[name].model_dump() for name in sorted(files)}
+    write_atomically(folder / MANIFEST, as_json({"format": MANIFEST_FORMAT, "files": facts}))
 
 
 def files_in(folder: Path) -> list[str]:
@@ -110,11 +124,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Return manifest.json; the names in it are those that a saved model may hold.
 
     Raises:
-        ModelFileError: it is missing or damaged, names another file, or leaves one out that is loaded.
+        ModelFileError: it is missing, damaged or of a newer format, names another file, or leaves one out that is
+            loaded.
     """
     path = folder / MANIFEST
+    raw = read_object(path)
+    refuse_newer(raw, path, format=MANIFEST_FORMAT)
     try:
-        manifest = Manifest.model_validate(read_object(path))
+        manifest = Manifest.model_validate(raw)
     except ValidationError as error:
         raise ModelFileError(f"{explain(error, Manifest.model_json_schema(), what=str(path))} {AGAIN}.") from None
     odd = next((name for name in manifest.files if not is_model_file(name) or name == MANIFEST), None)
@@ -205,9 +222,28 @@ def is_saved_model(folder: Path) -> bool:
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
+def as_json(data: Mapping[str, Any]) -> str:
+    """Return a JSON object, as people read it."""
+    return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON object, as people read it."""
-    path.write_text(json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(data), encoding="utf-8")
+
+
+def refuse_newer(raw: Mapping[str, Any], path: Path, **known: int) -> None:
+    """Refuse the object in a file of which a number, such as its format, is greater than what is known.
+
+    Raises:
+        ModelFileError: naming the number.
+    """
+    for key, newest in known.items():
+        if type(raw.get(key)) is int and raw[key] > newest:
+            raise ModelFileError(
+                f"{path} is of {key} {raw[key]}, and this renaissance knows up to {newest}. "
+                "Try: pip install --upgrade renaissance-vl"
+            )
 
 
 def parse_object(raw: bytes, path: Path) -> dict[str, Any]:

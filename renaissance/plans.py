@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from renaissance.api import BackboneEntry, Capabilities, FusionHeadEntry, Options, TaskEntry, Weights
-from renaissance.spec import OneTowerSpec, Rule, TwoTowerSpec
+from renaissance.api import BackboneEntry, Capabilities, FusionHeadEntry, Options, TaskEntry
+from renaissance.spec import OneTowerSpec, Rule, Start, TwoTowerSpec
 
 
 @dataclass(frozen=True, slots=True)
 class TowerPlan:
-    """A backbone that exists, its checked options, and what is known of it."""
+    """A backbone that exists, its checked options, what is known of it, and what it and its embeddings start from."""
 
     name: str
     plugin: str
     entry: BackboneEntry
     options: Options
     facts: Capabilities
-    weights: Weights
+    weights: Start
+    embeddings: Start
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether anything in it starts as it was pretrained; shuffled weights know nothing any more."""
+        return "pretrained" in (self.weights, self.embeddings)
+
+    @property
+    def start(self) -> str:
+        """What it starts from, in words."""
+        return self.weights + (f", embeddings {self.embeddings}" if self.embeddings != self.weights else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from renaissance.evaluation.given import (
 )
 from renaissance.evaluation.items import ModelItemScorer
 from renaissance.hub import Upload, download
-from renaissance.inference import RERANKED, DataType, Embeddings, Ranking, embed, match, rank
+from renaissance.inference import RERANKED, Embeddings, Ranking, embed, match, rank
 from renaissance.manifest import REPO, model_in
 from renaissance.models.taken_out import Tower
 from renaissance.models.transfer import TransferReport
@@ -38,7 +38,7 @@ from renaissance.saved_config import StoredType
 from renaissance.spec import OneTowerSpec, TwoTowerSpec
 from renaissance.toolkit.modes import evaluating
 from renaissance.trust import trusted
-from renaissance.zoo import bundled
+from renaissance.zoo import shipped
 
 
 class Model(nn.Module):
@@ -259,7 +259,7 @@ def from_pretrained(
     trust: Sequence[str] = (),
     verify: bool = True,
     device: str | torch.device = "cpu",
-    dtype: DataType = "float32",
+    dtype: StoredType = "float32",
     registry: Registry | None = None,
 ) -> Model:
     """Return a saved model in evaluation mode: from its folder, a run's folder, or the Hub's 'organisation/name'.
@@ -286,9 +286,9 @@ def from_pretrained(
         return placed(load(model_in(place), registry=registry, verify=verify))
     if not REPO.fullmatch(name):
         raise ModelFileError(f"There is no folder {place}, and a model of the Hub is called 'organisation/name'.")
-    shipped = bundled(name) if revision is None and not os.environ.get("HF_ENDPOINT") else None
-    if shipped is not None:
-        return placed(load(shipped, registry=registry, verify=verify))
+    ships = shipped(name, revision)
+    if ships is not None:
+        return placed(load(ships, registry=registry, verify=verify))
     folder = download(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     known = trusted(folder, trust, registry or default_registry())
     return placed(load(folder, registry=known, verify=verify, intact=True))

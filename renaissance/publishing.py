@@ -6,32 +6,35 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from renaissance.assemble import Assembly
-from renaissance.card import card_of, card_of_held, check_beside, check_replaceable
+from renaissance.card import card_from, card_of_held, check_beside, check_replaceable, read_sources
 from renaissance.container import load, save
+from renaissance.durable import write_atomically
 from renaissance.errors import NonFiniteError, PublishError
-from renaissance.hub import Upload, check_name, hub_url, publishable, upload
+from renaissance.hub import Upload, check_name, hub_url, upload
 from renaissance.manifest import (
     CARD,
     EXTRAS,
+    MANIFEST,
     SCORES,
     SELFTEST,
     Manifest,
+    files_in,
     model_in,
     read_manifest,
     read_object,
+    relist,
     verify_files,
-    write_manifest,
 )
 from renaissance.registry import Registry
-from renaissance.saved_config import SavedConfig, StoredType, read_config
-from renaissance.selftest import check_selftest
+from renaissance.saved_config import StoredType, read_config
+from renaissance.selftest import check_selftest, unproven
 
 _SHORTEN = (
     "Save the model, run 'renaissance card FOLDER --write --shorten-paths', and push what renaissance.from_pretrained "
@@ -95,16 +98,15 @@ def publish(
     _check_scores(folder, manifest)
     check_replaceable(folder, manifest.files.get(CARD))
     check_beside(folder)
-    card = card_of(folder, repo=repo, registry=registry)
+    sources = read_sources(folder, registry=registry)
     assembly = _proven(folder, manifest, registry)
     with tempfile.TemporaryDirectory() as place:
         staging = Path(place) / "model"
         if not _linked(folder, staging, dtype=dtype, trained_only=trained_only):
             _save_again(assembly, folder, staging, dtype=dtype, trained_only=trained_only)
-            card = card_of(staging, repo=repo, registry=registry)
-        (staging / CARD).write_text(card, encoding="utf-8")
-        write_manifest(staging)
-        files = {name: (staging / name).stat().st_size for name in publishable(staging)}
+            sources = replace(sources, config=read_config(staging), unproven=unproven(staging))
+        _write_card(staging, card_from(sources, folder, repo=repo))
+        files = {name: (staging / name).stat().st_size for name in files_in(staging)}
         if dry_run:
             return Publication(repo, hub_url(repo), None, changed=False, files=files)
         made = upload(staging, repo, private=private, token=token, revision=revision, message=message)
@@ -133,9 +135,14 @@ def push(
         staging = Path(place) / "model"
         save(assembly, staging, dtype=dtype, trained_only=trained_only)
         check_beside(staging, way_out=_SHORTEN)
-        (staging / CARD).write_text(card_of_held(assembly, staging, repo=repo), encoding="utf-8")
-        write_manifest(staging)
+        _write_card(staging, card_of_held(assembly, staging, repo=repo))
         return upload(staging, repo, private=private, token=token, revision=revision, message=message)
+
+
+def _write_card(staging: Path, card: str) -> None:
+    """Put the card beside a model that was just saved or verified, and into its manifest."""
+    write_atomically(staging / CARD, card)
+    relist(staging, CARD)
 
 
 def _check_scores(folder: Path, manifest: Manifest) -> None:
@@ -165,7 +172,7 @@ def _proven(folder: Path, manifest: Manifest, registry: Registry | None) -> Asse
         NonFiniteError: a weight is NaN or infinite.
         ModelFileError: the folder is damaged, or the model fails its self-test.
     """
-    verify_files(folder, manifest)
+    verify_files(folder, manifest, sha256=True)  # by what those compare who download it
     assembly = load(folder, registry=registry, verify=False)
     for name, tensor in assembly.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -181,14 +188,15 @@ def _rows(facts: object, key: str) -> list[Mapping[str, Any]]:
 
 
 def _linked(folder: Path, staging: Path, *, dtype: StoredType | None, trained_only: bool) -> bool:
-    """Put the files of a model into a folder of their own, but for the card, if they can be published as they are.
+    """Put the files of a model and its manifest into a folder, but for the card, if they can be published as they are.
 
     Return whether they can: they are stored as asked, and have a self-test.
     """
     config = read_config(folder)
-    if dtype not in (None, config.dtype) or _leaves_out(config) != trained_only or not (folder / SELFTEST).exists():
+    as_asked = dtype in (None, config.dtype) and bool(config.left_out) == trained_only
+    if not as_asked or not (folder / SELFTEST).exists():
         return False
-    for name in read_manifest(folder).files:
+    for name in (*read_manifest(folder).files, MANIFEST):
         if name != CARD:
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             _link(folder / name, staging / name)
@@ -201,10 +209,6 @@ def _save_again(
     """Save the model of `folder`, with what lies beside it there, in another way."""
     kept = {name: (folder / name).read_bytes() for name in sorted(EXTRAS) if (folder / name).is_file()}
     save(assembly, staging, extra=kept, dtype=dtype or read_config(folder).dtype, trained_only=trained_only)
-
-
-def _leaves_out(config: SavedConfig) -> bool:
-    return any(tower.source is not None for tower in config.resolved.values())
 
 
 def _link(source: Path, target: Path) -> None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 from renaissance.api import Capabilities, Modality
 from renaissance.components import TaskUses, check_needs, fusion_plan, task_plans, tower_plan
 from renaissance.errors import SpecError, UnknownComponentError
 from renaissance.plans import AnyPlan, FusionPlan, OneTowerPlan, Plan, TowerPlan
 from renaissance.registry import Registry, default_registry
-from renaissance.rules import Towers, bounded, chosen_weights, holding_rules, supported, supported_in_one_tower
+from renaissance.rules import (
+    Starts,
+    Towers,
+    bounded,
+    chosen_starts,
+    holding_rules,
+    starting_rules,
+    supported,
+    supported_in_one_tower,
+)
 from renaissance.shorthand import parse_spec
 from renaissance.spec import (
     LIBRARIES,
     FusionSpec,
     OneTowerSpec,
-    Part,
     PartRule,
     Rule,
     TowerSpec,
@@ -52,8 +59,8 @@ def resolve(spec: object, tasks: Sequence[str] | TaskUses = (), *, registry: Reg
     if model.as_published.inner_layers_only:
         raise SpecError("'inner_layers_only' is a fault of one-tower models; leave it out of this two-tower model.")
     rules = supported(model.rules)
-    vision = tower_plan(model.vision, "vision", chosen_weights(rules, "vision"), registry)
-    text = tower_plan(model.text, "text", chosen_weights(rules, "text"), registry)
+    vision = tower_plan(model.vision, "vision", chosen_starts(rules, "vision"), registry)
+    text = tower_plan(model.text, "text", chosen_starts(rules, "text"), registry)
     fusion = fusion_plan(model.fusion, registry)
     check_needs(fusion, vision, text)
     held = holding_rules(rules, {"vision": (vision.name, vision.facts), "text": (text.name, text.facts)})
@@ -76,13 +83,15 @@ def _one_tower(model: OneTowerSpec, tasks: Sequence[str] | TaskUses, registry: R
     modality, told = _base_modality(model, registry)
     other: Modality = "text" if modality == "vision" else "vision"
     rules = supported_in_one_tower(model.rules, other)
-    base = tower_plan(model.base, modality, chosen_weights(rules, "encoder"), registry, part="encoder")
+    base = tower_plan(model.base, modality, chosen_starts(rules, "encoder"), registry, part="encoder")
     _check_base(base)
     donor = None
-    if model.donor is not None:
+    if model.donor is None:
+        _check_nothing_read(rules, other)
+    else:
         if model.donor.layers is not None:
             raise SpecError(f"'{model.donor.name}' gives its embeddings alone; leave out '{model.donor.layers}'.")
-        donor = tower_plan(model.donor, other, chosen_weights(rules, other), registry)
+        donor = tower_plan(model.donor, other, chosen_starts(rules, other), registry)
     _check_new_embeddings(model, other)
     nothing = Capabilities(depth=0, layered=True)
     parts = {"encoder": (base.name, base.facts), other: (donor.name if donor else other, nothing)}
@@ -165,7 +174,7 @@ def _facts(base: TowerSpec, modalities: list[Modality], registry: Registry) -> d
     found: dict[Modality, Capabilities] = {}
     for modality in modalities:
         with suppress(SpecError):  # of the one that it is of, the same error is raised when its plan is made
-            found[modality] = tower_plan(base, modality, "random", registry).facts
+            found[modality] = tower_plan(base, modality, Starts("random", "random"), registry).facts
     return found
 
 
@@ -198,6 +207,14 @@ def _check_base(base: TowerPlan) -> None:
         raise SpecError(f"'{base.name}' cannot be the base of a one-tower model: {reason}. Use one such as '{like}'.")
 
 
+def _check_nothing_read(rules: Iterable[Rule], other: Modality) -> None:
+    """Refuse to start new embeddings from pretrained weights, as they are or shuffled: they have none."""
+    odd = next((rule for rule in rules if rule.part.name == other and rule.action in ("pretrained", "shuffled")), None)
+    if odd is not None:
+        like = "vit-base" if other == "vision" else "bert-base"
+        raise SpecError(f"'{odd}': these embeddings are new; leave it out, or name whose they are: '+ {like}'.")
+
+
 def _check_new_embeddings(model: OneTowerSpec, other: Modality) -> None:
     """Refuse options of embeddings that are not built, and patches that do not fill the image."""
     new = {"vision": ("image_size", "patch_size"), "text": ("max_tokens", "tokenizer")}
@@ -227,10 +244,10 @@ def _canonical(vision: TowerPlan, text: TowerPlan, fusion: FusionPlan, held: tup
     )
 
 
-def _starts(towers: Mapping[Any, TowerPlan | None]) -> list[PartRule]:
-    """Return the rules that say which towers start from random weights."""
-    random = [name for name, tower in towers.items() if tower is not None and tower.weights == "random"]
-    return [PartRule(action="random", part=Part(name=name)) for name in random]
+def _starts(towers: Mapping[str, TowerPlan | None]) -> list[PartRule]:
+    """Return the rules that say what towers start from, where that is not their pretrained weights."""
+    planned = {name: tower for name, tower in towers.items() if tower is not None}
+    return starting_rules({name: Starts(tower.weights, tower.embeddings) for name, tower in planned.items()})
 
 
 def _canonical_tower(tower: TowerPlan) -> TowerSpec:

@@ -6,13 +6,13 @@ Rules on what is frozen are kept in their order, as later ones win; the canonica
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from renaissance.api import Capabilities, Options, Unknown, Weights
+from renaissance.api import Capabilities, Options, Unknown
 from renaissance.errors import SpecError
-from renaissance.spec import AdapterRule, Layers, Part, Rule, explain
+from renaissance.spec import STARTS, AdapterRule, Layers, Part, PartRule, Rule, Start, explain
 
 # what is known of each part that lists its layers, or might: its name and its facts
 Towers = Mapping[str, tuple[str, Capabilities]]
@@ -50,7 +50,8 @@ def supported_in_one_tower(rules: Iterable[Rule], donor: str) -> list[Rule]:
                 "its base lacks."
             )
         if part.name == donor and (part.group == "embeddings" or part.layers or rule.action == "lora"):
-            raise SpecError(f"'{rule}': these are embeddings alone; write 'frozen {donor}' or 'trainable {donor}'.")
+            write = f"'{rule.action} {donor}'" if rule.action in STARTS else f"'frozen {donor}' or 'trainable {donor}'"
+            raise SpecError(f"'{rule}': these are embeddings alone; write {write}.")
         checked.append(_checked(rule))
     return checked
 
@@ -74,10 +75,13 @@ def supported(rules: Iterable[Rule]) -> list[Rule]:
 
 def _checked(rule: Rule) -> Rule:
     part = rule.part
-    if rule.action in ("random", "pretrained"):
-        if not part.whole:
-            raise SpecError(f"'{rule}': weights are chosen for whole towers; write '{rule.action} {part.name}'.")
-        if part.name == "fusion" and rule.action == "pretrained":
+    if rule.action in STARTS:
+        if not part.whole and part != Part(name=part.name, group="embeddings"):
+            raise SpecError(
+                f"'{rule}': weights are chosen for whole towers, or for their embeddings; write '{rule.action} "
+                f"{part.name}', or '{rule.action} {part.name}.embeddings'."
+            )
+        if part.name == "fusion" and rule.action != "random":
             raise SpecError("A fusion head has no pretrained weights of its own; start from a saved model to keep one.")
     if part.group == "embeddings" and part.layers:
         raise SpecError(
@@ -117,13 +121,34 @@ def lora_options(rule: AdapterRule) -> LoraOptions:
         raise SpecError(explain(error, LoraOptions.model_json_schema(), what=f"'{rule}'")) from None
 
 
-def chosen_weights(rules: Iterable[Rule], tower: str) -> Weights:
-    """Return what a tower starts from; the last rule that says so wins."""
-    chosen: Weights = "pretrained"
+class Starts(NamedTuple):
+    """What a tower starts from, and what its embeddings do."""
+
+    weights: Start
+    embeddings: Start
+
+
+def chosen_starts(rules: Iterable[Rule], tower: str) -> Starts:
+    """Return what a tower and its embeddings start from; the last rule that says so wins."""
+    chosen = Starts("pretrained", "pretrained")
     for rule in rules:
-        if rule.part.name == tower and rule.action in ("random", "pretrained"):
-            chosen = "random" if rule.action == "random" else "pretrained"
+        if isinstance(rule, PartRule) and rule.part.name == tower:
+            match rule.action:
+                case "random" | "shuffled" | "pretrained" as start:
+                    chosen = Starts(start if rule.part.whole else chosen.weights, start)
     return chosen
+
+
+def starting_rules(towers: Mapping[str, Starts]) -> list[PartRule]:
+    """Return the rules that say what towers start from; none where all is pretrained."""
+    rules: list[PartRule] = []
+    for name, starts in towers.items():
+        if starts.weights != "pretrained":
+            rules.append(PartRule(action=starts.weights, part=Part.model_validate({"name": name})))
+        if starts.embeddings != starts.weights:
+            part = Part.model_validate({"name": name, "group": "embeddings"})
+            rules.append(PartRule(action=starts.embeddings, part=part))
+    return rules
 
 
 # --- what holds still -------------------------------------------------------------------------------------------------
@@ -139,7 +164,7 @@ def holding_rules(rules: Iterable[Rule], towers: Towers) -> tuple[Rule, ...]:
     """
     held: dict[str, list[Rule]] = {**{name: [] for name in towers}, "fusion": []}
     for rule in rules:
-        if rule.action not in ("random", "pretrained"):
+        if rule.action not in STARTS:
             held[rule.part.name].append(rule.model_copy(update={"part": bounded(rule.part, towers)}))
     for of_part in held.values():
         _check_adapters(of_part)

@@ -1,17 +1,20 @@
-"""config.json of a saved model: its form, and what it needs to be built again."""
+"""config.json of a saved model: its form, what it needs to be built again, and its plan. Imports no torch."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
 from renaissance.api import API_VERSION, Modality
-from renaissance.errors import ModelFileError
-from renaissance.left_out import SavedSource
-from renaissance.manifest import AGAIN, CONFIG, TOWERS, check_no_code, read_object
-from renaissance.spec import LIBRARIES, Strict, explain
+from renaissance.errors import ModelFileError, PluginError, SpecError
+from renaissance.manifest import AGAIN, CONFIG, TOWERS, check_no_code, read_object, refuse_newer
+from renaissance.plans import AnyPlan
+from renaissance.registry import Registry
+from renaissance.resolve import resolve
+from renaissance.spec import LIBRARIES, Strict, explain, shown, validate_spec
 
 FORMAT = 1
 StoredType = Literal["float32", "float16", "bfloat16"]
@@ -21,6 +24,20 @@ class SavedTask(Strict):
     """A task's options."""
 
     options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class SavedSource(Strict):
+    """Where a tower that was left out comes from.
+
+    name: as specs have it. repository: on the Hub, where the name tells it. distribution: the package, with its
+    version, that offers it. revision: the commit of its weights. digest: SHA-256 over its tensors.
+    """
+
+    name: str
+    repository: str | None
+    distribution: str
+    revision: str | None
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SavedTower(Strict):
@@ -46,6 +63,11 @@ class SavedConfig(Strict):
     resolved: dict[Modality, SavedTower]
     plugins: dict[str, str]
 
+    @property
+    def left_out(self) -> dict[Modality, SavedSource]:
+        """The towers whose tensors are not there, with where they come from."""
+        return {tower: saved.source for tower, saved in self.resolved.items() if saved.source is not None}
+
 
 def read_config(folder: Path) -> SavedConfig:
     """Return config.json, checked in form.
@@ -57,12 +79,7 @@ def read_config(folder: Path) -> SavedConfig:
     raw = read_object(path)
     if raw.get("library") != "renaissance":
         raise ModelFileError(f"{folder} holds no renaissance model: its {CONFIG} is another library's.")
-    for key, known in (("format", FORMAT), ("api", API_VERSION)):
-        if type(raw.get(key)) is int and raw[key] > known:
-            raise ModelFileError(
-                f"{path} is of {key} {raw[key]}, and this renaissance knows up to {known}. "
-                "Try: pip install --upgrade renaissance-vl"
-            )
+    refuse_newer(raw, path, format=FORMAT, api=API_VERSION)
     try:
         config = SavedConfig.model_validate(raw)
     except ValidationError as error:
@@ -81,3 +98,28 @@ def needed_plugins(config: SavedConfig) -> dict[str, str]:
     names = [str(part.get("name", "")) for part in parts] + list(config.tasks)
     qualifiers = {name.partition(":")[0] for name in names if ":" in name} - set(LIBRARIES)
     return {**dict.fromkeys(sorted(qualifiers), ""), **config.plugins}
+
+
+def saved_plan(config: SavedConfig, folder: Path, registry: Registry) -> AnyPlan:
+    """Return the plan of a saved model, from what is installed.
+
+    Raises:
+        PluginError: a plugin that it needs is not installed.
+        ModelFileError: its spec or its tasks cannot be.
+    """
+    for name, distribution in needed_plugins(config).items():
+        if registry.plugin(name) is None:
+            raise PluginError(f"{folder} needs the plugin '{shown(name)}'. Try: {_pip_line(name, distribution)}")
+    tasks = {name: task.options for name, task in config.tasks.items()}
+    try:
+        return resolve(validate_spec(config.spec), tasks, registry=registry)
+    except SpecError as error:
+        raise ModelFileError(f"{folder / CONFIG}: {error}") from None
+
+
+def _pip_line(plugin: str, distribution: str) -> str:
+    """Return how to install a plugin; a distribution of another name than the plugin's own is not repeated."""
+    name, _, version = distribution.partition(" ")
+    own = f"renaissance-plugin-{shown(plugin)}"
+    pinned = name == own and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+!\-]{0,40}", version)
+    return f"pip install {own}{f'=={version}' if pinned else ''}"

@@ -5,7 +5,7 @@ tower   = name [ slice ] [ "(" key "=" json { "," key "=" json } ")" ]
 name    = short | plugin ":" short | library ":" model [ "@" revision ]
 clause  = "one-tower" [ "(" options ")" ] | "two-tower" | rule part | adapter part | fusion head | faults
 faults  = "as-published" "(" key "=" true { "," key "=" true } ")"
-rule    = "frozen" | "trainable" | "random" | "pretrained"
+rule    = "frozen" | "trainable" | "random" | "shuffled" | "pretrained"
 adapter = ("lora" | "bitfit") [ "(" options ")" ]
 part    = ("vision" | "text" | "fusion" | "encoder" | "both") [ "." group ] [ slice ] [ names ]
 group   = "embeddings" | "norms" | "biases"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,10 @@ from pydantic import (
 from renaissance.errors import SpecError
 
 LIBRARIES = ("transformers", "timm", "open-clip")
-VERBS = ("frozen", "trainable", "random", "pretrained")
+# what a part can start from
+Start = Literal["random", "shuffled", "pretrained"]
+STARTS = get_args(Start)
+VERBS = ("frozen", "trainable", *STARTS)
 ADAPTERS = ("lora", "bitfit")
 PARTS = ("vision", "text", "fusion", "encoder", "both")
 GROUPS = ("embeddings", "norms", "biases")
@@ -139,9 +142,9 @@ class Part(Strict):
 
 
 class PartRule(Strict):
-    """What is done with a part: frozen or trainable, started at random or from pretrained weights."""
+    """What is done with a part: frozen or trainable, started from random, shuffled or pretrained weights."""
 
-    action: Literal["frozen", "trainable", "random", "pretrained"]
+    action: Literal["frozen", "trainable", "random", "shuffled", "pretrained"]
     part: Part
 
     def __str__(self) -> str:

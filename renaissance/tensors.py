@@ -19,13 +19,6 @@ from renaissance.tensor_headers import TIED, StoredState
 
 MAX_SHARD_BYTES = 5 * 10**9
 
-# how parameters may be stored; whatever it is, they are loaded as the model has them
-FLOATS: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
-
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,3 +137,8 @@ def cards() -> list[Card]:
 def bundled(name: str) -> Path | None:
     """Return the folder of the bundled model that is called 'renaissance/<card>'; None: there is no such one."""
     return next((card.folder for card in cards() if card.repository == name), None)
+
+
+def shipped(name: str, revision: str | None) -> Path | None:
+    """Return the bundled model of a name, unless a revision, or HF_ENDPOINT in the environment, asks for the Hub's."""
+    return bundled(name) if revision is None and not os.environ.get("HF_ENDPOINT") else None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -242,3 +244,14 @@ def test_the_picture_of_freezing_has_every_arm_and_no_date(load, tmp_path):
     drawn = (tmp_path / "one.svg").read_text()
     assert drawn == (tmp_path / "two.svg").read_text()
     assert "dc:date" not in drawn
+
+
+def test_a_process_that_fails_ends_the_others_and_is_told(load):
+    unused = load("unused")
+    context = unused.get_context("spawn")
+    failing, waiting = context.Process(target=os._exit, args=(3,)), context.Process(target=time.sleep, args=(300,))
+    for process in (failing, waiting):
+        process.start()
+    with pytest.raises(RuntimeError, match="ended with the exit code 3"):
+        unused.wait_for([failing, waiting])
+    assert waiting.exitcode not in (None, 0)

@@ -25,6 +25,7 @@ from renaissance.recipe.data import PreparedData
 from renaissance.recipe.start import SavedStart
 from renaissance.registry import default_registry
 from renaissance.training import loop
+from renaissance.training.folder import recipe_text
 from renaissance.training.update import update as real_update
 from renaissance.uses import select_tasks
 
@@ -266,6 +267,8 @@ def write_run(folder: Path, name: str, seed: int, trained: float, twin: float) -
     run = blind.run_of(name, folder, seed)
     run.mkdir(parents=True)
     (run / "scores.json").write_text(json.dumps({"scores": [{**row, "model": "trained", "name": "loss"}, *rows]}))
+    found = blind.settings(FOLDER / "world" / f"{name}.yaml", folder / "prepared" / name, folder / "start", seed)
+    (run / "recipe.yaml").write_text(recipe_text(validate_recipe(found)))
 
 
 def test_the_page_of_blind_twins_tells_which_seeds_there_are_and_what_was_not_run(tmp_path: Path) -> None:
@@ -282,6 +285,19 @@ def test_the_page_of_blind_twins_tells_which_seeds_there_are_and_what_was_not_ru
 def test_a_run_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
     write_run(tmp_path, "refcoco+", 0, 70.0, 40.0)
     blind.train("refcoco+", tmp_path, tmp_path / "no-data", 0)
+
+
+@pytest.mark.parametrize("damage", [{"budget": {"steps": 7}}, None])
+def test_a_run_of_another_recipe_is_neither_kept_nor_told(damage: dict[str, Any] | None, tmp_path: Path) -> None:
+    write_run(tmp_path, "refcoco+", 0, 70.0, 40.0)
+    file = blind.run_of("refcoco+", tmp_path, 0) / "recipe.yaml"
+    changed = None if damage is None else validate_recipe({**load_recipe(file).dump(), **damage})
+    file.write_text("" if changed is None else recipe_text(changed))
+    for again in (lambda: blind.train("refcoco+", tmp_path, tmp_path, 0), lambda: blind.page(tmp_path)):
+        with pytest.raises(
+            SystemExit, match=r"refcoco\+-0' is no run of the recipe 'refcoco\+' as it is now. Remove it"
+        ):
+            again()
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,14 @@ def another_bit(folder: Path) -> None:
     path.write_bytes(data)
 
 
+def another_digest(folder: Path) -> None:
+    """Whoever downloads it would find it damaged."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["model.safetensors"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
@@ -240,6 +248,7 @@ def another_bit(folder: Path) -> None:
         (lambda folder: change_weights(folder, "text", float("nan")), NonFiniteError, "holds NaN"),
         (lambda folder: change_weights(folder, "itm", 9.0), ModelFileError, "failed its self-test"),
         (another_bit, ModelFileError, "not what the manifest says"),
+        (another_digest, ModelFileError, "not what the manifest says"),
         (secret_in_the_card, CardError, "a token of the Hub"),
         (path_in_the_card, CardError, "an absolute path"),
         (path_in_the_recipe, CardError, r"^recipe.yaml, line \d+, has an absolute path.*--shorten-paths"),

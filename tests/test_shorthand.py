@@ -54,9 +54,7 @@ parts = st.fixed_dictionaries(
 )
 rules = st.lists(
     st.one_of(
-        st.fixed_dictionaries(
-            {"action": st.sampled_from(["frozen", "trainable", "random", "pretrained"]), "part": parts}
-        ),
+        st.fixed_dictionaries({"action": st.sampled_from(VERBS), "part": parts}),
         st.fixed_dictionaries({"action": st.sampled_from(["lora", "bitfit"]), "part": parts, "options": options}),
     ),
     max_size=3,

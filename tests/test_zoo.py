@@ -216,6 +216,34 @@ def test_a_model_that_falls_short_is_told(benchmarks: ModuleType, monkeypatch: p
     assert len(benchmarks.short(card)) >= 2
 
 
+def test_a_table_is_put_between_its_marks_alone(benchmarks: ModuleType) -> None:
+    page = "above\n<!-- rows: zoo -->\nold\n<!-- /rows -->\nbelow\n"
+    assert benchmarks.filled(page, "zoo", "new") == page.replace("old", "new")
+    for damaged in (page.replace("rows: zoo", "row: zoo"), page.replace("/rows", "/row")):
+        with pytest.raises(SystemExit, match=r"The page has no table 'zoo'\. Put it between '<!-- rows: zoo -->' and"):
+            benchmarks.filled(damaged, "zoo", "new")
+
+
+def test_models_of_pictures_are_trained_again_on_other_pictures(
+    benchmarks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[bytes] = []
+
+    def train(recipe: Any, *, out: Path, data: str) -> None:
+        trained.append((tmp_path / data / "picture.png").read_bytes())
+        out.mkdir(parents=True)
+        (out / "scores.json").touch()
+
+    monkeypatch.setattr(renaissance, "run", train)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "picture.png").write_text(name)
+        shop = benchmarks.Workshop(tmp_path, tmp_path / name)
+        for _ in range(2):
+            shop.trained(RECIPES / "pictures-two-tower.yaml", "run", made_of="")
+    assert trained == [b"first", b"second"]
+
+
 @pytest.mark.slow
 def test_a_model_trained_twice_is_the_same_to_the_bit(
     benchmarks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
 from renaissance.anchors.anchor import Anchor, Figure, Whole
@@ -60,7 +60,7 @@ class Outcome:
 
     def row(self) -> dict[str, Any]:
         """Return it as a JSON-able row."""
-        return {**self.figure.model_dump(mode="json"), "measured": asdict(self.score), "verdict": self.verdict}
+        return {**self.figure.model_dump(mode="json"), "measured": self.score.row(), "verdict": self.verdict}
 
 
 def outcome(figure: Figure, score: Score, part: Part) -> Outcome:

@@ -45,6 +45,7 @@ from renaissance.api.scores import (
     ItemScorer,
     MeasuredItemTask,
     MeasuredTask,
+    Outcomes,
     Score,
     Scorer,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "Modality",
     "ModelFacts",
     "Options",
+    "Outcomes",
     "Output",
     "Pairs",
     "Positions",

@@ -7,13 +7,39 @@ N tokens of a vision tower, L tokens of a text, D width, C most captions that on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from renaissance.api.inputs import Item
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What a figure is the mean of: a value in percent for each unit that is resampled, an image or an item.
+
+    units int64 [U]: the numbers of the units, rising. values, weights float [U]: sum(weights * values) is the figure,
+    and the weights sum to 1. samples: the SHA-256 of the samples that the numbers count, in their order; "" where they
+    are not known.
+    """
+
+    units: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray
+    samples: str = ""
+
+    @property
+    def mean(self) -> float:
+        """The figure."""
+        return float((self.weights * self.values).sum())
+
+    def pairs_with(self, other: Outcomes) -> bool:
+        """Return whether another has the same units of the same samples in the same order."""
+        same = self.units.shape == other.units.shape and bool((self.units == other.units).all())
+        return same and self.samples == other.samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +50,7 @@ class Score:
     blind: the same figure where a modality says nothing, None where it was not measured. "vision": the images of this
     model are those of other samples, so this is what its texts give alone; "text": the texts are; "twin": of a model
     that was trained without one of the two.
+    outcomes: the values of the units of which it is the mean; None where it is no mean over units, such as F1.
     """
 
     name: str
@@ -35,6 +62,11 @@ class Score:
     units: int
     ties: float = 0.0
     blind: Mapping[str, float] | None = None
+    outcomes: Outcomes | None = field(default=None, compare=False, repr=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return it JSON-able: all but the outcomes."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "outcomes"}
 
 
 class Scorer(Protocol):

@@ -6,6 +6,7 @@ from renaissance.api import BackboneEntry, FusionHeadEntry, TaskEntry, hookimpl
 from renaissance.builtin.downstream_entries import DOWNSTREAM
 from renaissance.builtin.fusion_entries import FUSION_HEADS
 from renaissance.builtin.open_clip_entries import BACKBONES as OPEN_CLIP
+from renaissance.builtin.post_norm_entries import BACKBONES as POST_NORM
 from renaissance.builtin.task_entries import TASKS
 from renaissance.builtin.timm_entries import BACKBONES as TIMM
 from renaissance.builtin.transformers_entries import BACKBONES as TRANSFORMERS
@@ -13,8 +14,8 @@ from renaissance.builtin.transformers_entries import BACKBONES as TRANSFORMERS
 
 @hookimpl
 def register_backbones() -> tuple[BackboneEntry, ...]:
-    """Offer the backbones of transformers, timm and open_clip, and the short names of the paper's towers."""
-    return (*TRANSFORMERS, *TIMM, *OPEN_CLIP)
+    """Offer the backbones of three libraries, short names of the paper's towers, and a post-norm ViT."""
+    return (*TRANSFORMERS, *TIMM, *OPEN_CLIP, *POST_NORM)
 
 
 @hookimpl

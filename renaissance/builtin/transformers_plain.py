@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -32,8 +31,6 @@ def plain_model(
             f"Only the embeddings of this {cls.__name__} were kept, which are no model of transformers. Save the whole "
             "model, and load it as it is."
         )
-    if source.config.is_encoder_decoder:  # the encoder alone, which the library builds with its decoder only
-        return copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         plain = initialised(cls, source.config, **arguments)
     state, whole = _state(model, blocks, path), plain.state_dict()

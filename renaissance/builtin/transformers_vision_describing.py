@@ -98,7 +98,7 @@ def describe_swin(options: SwinOptions) -> Capabilities:
         layered=False,
         class_token=False,
         image_size=options.image_size,
-        patch_size=options.patch_size,
+        patch_size=step,  # of a token: blocks merge those of the first stage
         grid=(side, side),
         pretrained=options.published is not None,
         trained_on=options.published.trained_on if options.published else UNKNOWN,

@@ -7,15 +7,18 @@ describes, each kind of number through one function of `figures`. What a person 
 from renaissance.card.checking import check_beside, check_card
 from renaissance.card.keeping import YOURS, check_replaceable
 from renaissance.card.shortening import shorten_paths
-from renaissance.card.writing import card_of, card_of_held, write_card
+from renaissance.card.sources import read_sources
+from renaissance.card.writing import card_from, card_of, card_of_held, write_card
 
 __all__ = [
     "YOURS",
+    "card_from",
     "card_of",
     "card_of_held",
     "check_beside",
     "check_card",
     "check_replaceable",
+    "read_sources",
     "shorten_paths",
     "write_card",
 ]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from renaissance.card.keeping import YOURS, read_card
 from renaissance.card.private import check_private, disclosures, recipe_disclosures
-from renaissance.card.sources import LEDGER, RECIPE, SCORES
 from renaissance.card.writing import card_of
 from renaissance.errors import CardError
-from renaissance.manifest import CARD, CONFIG, model_in
+from renaissance.manifest import CARD, CONFIG, LEDGER, RECIPE, SCORES, model_in
 from renaissance.registry import Registry
 
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")

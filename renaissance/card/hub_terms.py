@@ -1,4 +1,4 @@
-"""The words that the Hub knows in the metadata of a model: identifiers of licences, tags of pipelines, relations."""
+"""The words that the Hub knows in the metadata of a model: identifiers of licences, and of what is no language."""
 
 from __future__ import annotations
 
@@ -16,19 +16,5 @@ LICENCES = frozenset({
     "unknown", "unlicense", "wtfpl", "zlib",
 })  # fmt: skip
 
-# of https://huggingface.co/tasks, those that an encoder of images and texts can be found by
-PIPELINES = frozenset(
-    {
-        "feature-extraction",
-        "fill-mask",
-        "image-classification",
-        "image-feature-extraction",
-        "sentence-similarity",
-        "text-classification",
-        "visual-question-answering",
-        "zero-shot-image-classification",
-    }
-)
-RELATIONS = frozenset({"adapter", "finetune", "merge", "quantized"})
 # words that stand for a language beside the codes of ISO 639
 NO_LANGUAGES = frozenset({"code", "multilingual"})

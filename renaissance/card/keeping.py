@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from typing import Any
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from renaissance.card.metadata import SAID
-from renaissance.durable import write_atomically
 from renaissance.errors import CardError, SpecError
-from renaissance.manifest import CARD, MANIFEST, REPO, FileFacts, file_facts, read_manifest
+from renaissance.manifest import CARD, REPO, FileFacts, file_facts
 from renaissance.plain_yaml import parse_yaml
 
 YOURS = "<!-- yours -->"
@@ -73,19 +71,6 @@ def check_replaceable(folder: Path, saved: FileFacts | None) -> None:
             f"{folder / CARD} was written by hand, and would be lost. Put the line '{YOURS}' above what is to stay, or "
             "remove the file."
         )
-
-
-def relist(folder: Path, name: str) -> None:
-    """Note the present size and digests of a file in the manifest of its model, if that lists it.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    manifest = read_manifest(folder)
-    if name in manifest.files:
-        known = manifest.model_copy(update={"files": {**manifest.files, name: file_facts(folder / name)}})
-        text = json.dumps(known.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / MANIFEST, text)
 
 
 def _metadata(text: str) -> dict[str, Any]:

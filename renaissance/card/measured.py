@@ -33,11 +33,9 @@ MANY_TIES = 1.0  # percent
 def score_table(sources: Sources) -> str:
     """Return a row for each score of the trained model, the primary one in bold, beside what it is to be seen by."""
     scores = sources.scores or {}
-    others = {model: _by_key(scores, model) for model in BESIDE}
-    measured = {model: rows for model, rows in others.items() if rows}
-    blind = [name for name in BLIND if any(_blind(row, name) for row in sources.trained)]
+    blind, beside = _compared(sources)
     columns = ["split", "task", "score", "value [95%]", "n", "chance", *(BLIND[name] for name in blind)]
-    columns += [BESIDE[model] for model in measured]
+    columns += [BESIDE[model] for model in beside]
     rows = [
         [
             *_names(row, scores.get("primary")),
@@ -45,7 +43,7 @@ def score_table(sources: Sources) -> str:
             count(row["n"]),
             percent(row["chance"]),
             *(_blind(row, name) for name in blind),
-            *(percent(rows[_key(row)]["value"]) if _key(row) in rows else "" for rows in measured.values()),
+            *(percent(rows[_key(row)]["value"]) if _key(row) in rows else "" for rows in beside.values()),
         ]
         for row in sources.trained
     ]
@@ -54,12 +52,20 @@ def score_table(sources: Sources) -> str:
 
 def column_notes(sources: Sources) -> Iterator[str]:
     """Yield what the columns of the scores mean."""
-    head = score_table(sources).partition("\n")[0]
+    blind, beside = _compared(sources)
     named = (sources.scores or {}).get("primary") is not None
     bold = "; the score in **bold** was named before the training" if named else ""
     yield f"*value*: percent, with its 95% bootstrap interval over images{bold}"
     yield "*n*: decisions; *chance*: what guessing gives"
-    yield from (f"*{column}*: {meaning}" for column, meaning in COLUMNS.items() if f"| {column} |" in head)
+    there = [BLIND[name] for name in blind] + [BESIDE[model] for model in beside]
+    yield from (f"*{column}*: {meaning}" for column, meaning in COLUMNS.items() if column in there)
+
+
+def _compared(sources: Sources) -> tuple[list[str], dict[str, dict[tuple[str, ...], Row]]]:
+    """Return what stands beside the scores: which blind ones there are, and the scores of which other models."""
+    blind = [name for name in BLIND if any(_blind(row, name) for row in sources.trained)]
+    others = {model: _by_key(sources.scores or {}, model) for model in BESIDE}
+    return blind, {model: rows for model, rows in others.items() if rows}
 
 
 def _by_key(scores: Mapping[str, Any], model: str) -> dict[tuple[str, ...], Row]:

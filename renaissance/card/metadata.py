@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from renaissance.api import Unknown
 from renaissance.card.figures import percent
-from renaissance.card.hub_terms import LICENCES, NO_LANGUAGES, PIPELINES, RELATIONS
+from renaissance.card.hub_terms import LICENCES, NO_LANGUAGES
 from renaissance.card.private import last_name
 from renaissance.card.sources import Sources
 from renaissance.errors import CardError
@@ -96,8 +96,8 @@ def bases_of(sources: Sources) -> tuple[list[str], str | None]:
         name, _, commit = start.model.partition("@")
         bases = [name] if REPO.fullmatch(name) and (commit or name.startswith("renaissance/")) else []
     else:
-        named = {saved.source.repository for saved in sources.config.resolved.values() if saved.source is not None}
-        pretrained = [tower for tower in sources.towers.values() if tower.weights == "pretrained"]
+        named = {source.repository for source in sources.config.left_out.values()}
+        pretrained = [tower for tower in sources.towers.values() if tower.pretrained]
         found = (*(repository_of(tower) for tower in pretrained), *sorted(filter(None, named)))
         bases = list(dict.fromkeys(name for name in found if name is not None))
     adapted = any(isinstance(rule, AdapterRule) for rule in sources.plan.spec.rules)
@@ -107,7 +107,7 @@ def bases_of(sources: Sources) -> tuple[list[str], str | None]:
 def trained_on(tower: TowerPlan) -> tuple[str, ...]:
     """Return the data that a backbone's pretrained weights have seen, as far as it is known."""
     told = tower.facts.trained_on
-    return () if isinstance(told, Unknown) or tower.weights != "pretrained" else told
+    return () if isinstance(told, Unknown) or not tower.pretrained else told
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -157,8 +157,8 @@ def _slug(name: str) -> str:
 # --- what the Hub refuses ---------------------------------------------------------------------------------------------
 
 
-def check_metadata(metadata: object) -> None:
-    """Refuse metadata that the Hub would refuse or not understand, as far as that can be known without asking it.
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    """Refuse what a person, or a config, says that the Hub would refuse, as far as that is known without asking it.
 
     Raises:
         CardError: naming the key.
@@ -168,24 +168,16 @@ def check_metadata(metadata: object) -> None:
         raise CardError(f"The metadata of the card: {fault}.")
 
 
-def _faults(metadata: object) -> Iterator[str]:
-    if not isinstance(metadata, Mapping):
-        yield "it is no mapping of keys to values; write the card again"
-        return
+def _faults(metadata: Mapping[str, Any]) -> Iterator[str]:
     yield from _licence_faults(metadata)
     for key, pattern, what in (
         ("language", _LANGUAGE, "a code of ISO 639 such as 'en'"),
         ("datasets", _DATA_SET, "a data set of the Hub, 'organisation/name'"),
         ("base_model", REPO, "a model of the Hub, 'organisation/name'"),
-        ("tags", re.compile(r"[^\s].{0,99}"), "a word"),
     ):
         for value in _values(metadata.get(key)):
             if not (isinstance(value, str) and (pattern.fullmatch(value) or (key, value) in _SPECIAL)):
                 yield f"{key} is '{shown(value)}', and should be {what}"
-    for key, known in (("pipeline_tag", PIPELINES), ("base_model_relation", RELATIONS)):
-        if key in metadata and metadata[key] not in known:
-            yield f"{key} is '{shown(metadata[key])}', and the Hub knows: {', '.join(sorted(known))}"
-    yield from _index_faults(metadata.get("model-index"))
 
 
 _SPECIAL = frozenset(("language", word) for word in NO_LANGUAGES)
@@ -203,24 +195,6 @@ def _licence_faults(metadata: Mapping[str, Any]) -> Iterator[str]:
     link = metadata.get("license_link")
     if link is not None and not _LINK.fullmatch(str(link)):
         yield f"license_link is '{shown(link)}', and should be an address, or the file LICENSE of the repository"
-
-
-def _index_faults(index: object) -> Iterator[str]:
-    """Yield what the Hub would miss in 'model-index'."""
-    if index is None:
-        return
-    for model in index if isinstance(index, list) and index else [None]:
-        if not isinstance(model, Mapping) or not model.get("name") or not isinstance(model.get("results"), list):
-            yield "model-index is no list of models with 'name' and 'results'"
-            continue
-        for result in model["results"]:
-            try:
-                named = result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"]
-                whole = named and all(metric["type"] and metric["value"] is not None for metric in result["metrics"])
-            except (LookupError, TypeError):
-                whole = False
-            if not whole:
-                yield "a result of model-index lacks its task, its data set, or a metric with type and value"
 
 
 def _values(value: object) -> list[Any]:

@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from renaissance.card.keeping import relist
 from renaissance.card.private import PLACES, is_local, last_name, names_user, shortened
-from renaissance.card.sources import RECIPE, SCORES
 from renaissance.durable import write_atomically
-from renaissance.manifest import CONFIG, model_in, read_object
+from renaissance.manifest import CONFIG, LEDGER, RECIPE, SCORES, model_in, read_manifest, read_object, relist
 from renaissance.recipe import load_recipe, validate_recipe
 from renaissance.training.folder import recipe_text
 
 
 def shorten_paths(folder: str | Path) -> list[str]:
-    """Write local paths in a saved model's recipe, scores and config as their last names; return what they became.
+    """Write local paths in a saved model's recipe, scores, ledger and config as last names; return what they became.
 
     The config of a model names where its tokenizer came from; the tokenizer itself is saved with it.
 
@@ -30,7 +28,7 @@ def shorten_paths(folder: str | Path) -> list[str]:
     if (folder / RECIPE).is_file():
         recipe = _shortened(load_recipe(folder / RECIPE).dump(), found)
         _replace(folder, RECIPE, recipe_text(validate_recipe(recipe)), changed=bool(found))
-    for name, indent in ((SCORES, 1), (CONFIG, 2)):
+    for name, indent in ((SCORES, 1), (LEDGER, 1), (CONFIG, 2)):
         if (folder / name).is_file():
             before = len(found)
             facts = _shortened(read_object(folder / name), found)
@@ -42,7 +40,8 @@ def shorten_paths(folder: str | Path) -> list[str]:
 def _replace(folder: Path, name: str, text: str, *, changed: bool) -> None:
     if changed:
         write_atomically(folder / name, text)
-        relist(folder, name)
+        if name in read_manifest(folder).files:  # what it does not list is not published
+            relist(folder, name)
 
 
 def _shortened(value: Any, found: list[str], key: str = "") -> Any:

@@ -10,20 +10,15 @@ from typing import Any
 from renaissance.api import SavedBackbone
 from renaissance.assemble import Assembly, assemble
 from renaissance.errors import ModelFileError, SpecError
-from renaissance.manifest import TOWERS, read_object
+from renaissance.manifest import LEDGER, RECIPE, SCORES, TOWERS, read_object, refuse_newer
 from renaissance.plain_yaml import parse_yaml
 from renaissance.plans import AnyPlan, OneTowerPlan, TowerPlan
 from renaissance.recipe import Recipe, validate_recipe
 from renaissance.recipe.data import Data, MixtureData
 from renaissance.registry import Registry, default_registry
-from renaissance.resolve import resolve
-from renaissance.saved_config import SavedConfig, read_config
+from renaissance.saved_config import SavedConfig, read_config, saved_plan
 from renaissance.selftest import unproven
-from renaissance.spec import validate_spec
 
-RECIPE = "recipe.yaml"
-SCORES = "scores.json"
-LEDGER = "ledger.json"
 FORMAT = 1  # of scores and ledgers
 
 
@@ -89,12 +84,7 @@ def read_sources(folder: Path, *, registry: Registry | None = None) -> Sources:
         PluginError: a plugin that the model needs is not installed.
     """
     config = read_config(folder)
-    known = registry or default_registry()
-    try:
-        tasks = {name: task.options for name, task in config.tasks.items()}
-        plan = resolve(validate_spec(config.spec), tasks, registry=known)
-    except SpecError as error:
-        raise ModelFileError(f"{folder / 'config.json'}: {error}") from None
+    plan = saved_plan(config, folder, registry or default_registry())
     saved = {str(tower): SavedBackbone(config.resolved[tower].config, folder / tower) for tower in TOWERS}
     return Sources(
         config=config,
@@ -121,9 +111,7 @@ def _facts(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     facts = read_object(path)
+    refuse_newer(facts, path, format=FORMAT)
     if facts.get("format") != FORMAT:
-        raise ModelFileError(
-            f"{path} is of format {facts.get('format')}, and this renaissance reads {FORMAT}. "
-            "Try: pip install --upgrade renaissance-vl"
-        )
+        raise ModelFileError(f"{path} says no format that is known ({FORMAT}). Copy it from the run again.")
     return facts

@@ -17,7 +17,7 @@ from renaissance.recipe import Recipe
 from renaissance.recipe.data import Data, ImagesData, PreparedData, StreamData, WorldData
 from renaissance.recipe.freezing import Freezing
 from renaissance.recipe.start import SavedStart
-from renaissance.spec import shown
+from renaissance.spec import STARTS, shown
 from renaissance.training.stages import Stage, stages_of
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def _frozen_parts(sources: Sources, frozen: frozenset[int]) -> str:
 
 
 def _rules(stage: Stage) -> str:
-    return ", ".join(code(str(rule)) for rule in stage.rules if rule.action not in ("random", "pretrained")) or "none"
+    return ", ".join(code(str(rule)) for rule in stage.rules if rule.action not in STARTS) or "none"
 
 
 # --- the recipe -------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def start_line(sources: Sources) -> str:
         counts = [f"{count(number)} {name}" for name, number in surgery.items()]
         moved = f" ({listed(counts)} tensors)" if counts else ""
         return f"It started from the saved model {_model(start.model)}{moved}{_surgery(start)}."
-    weights = [f"{name} ({code(tower.name)}): {tower.weights}" for name, tower in sources.towers.items()]
+    weights = [f"{name} ({code(tower.name)}): {tower.start}" for name, tower in sources.towers.items()]
     return f"Weights at the start: {'; '.join(weights)}; all else random."
 
 

@@ -40,13 +40,12 @@ def stored(sources: Sources) -> Iterator[str]:
     """Yield how the weights are stored, and which towers are not among them."""
     loaded = ", and loaded as float32" if sources.config.dtype != "float32" else ""
     yield f"Parameters are stored as {sources.config.dtype}{loaded}."
-    for tower, saved in sources.config.resolved.items():
-        if (source := saved.source) is not None:
-            at = f" at the commit {code(source.revision)}" if source.revision else ""
-            yield (
-                f"Those of the {tower} tower are not among them, as it was never trained: they come from "
-                f"{code(source.repository or source.distribution)}{at}, and have the SHA-256 {code(source.digest)}."
-            )
+    for tower, source in sources.config.left_out.items():
+        at = f" at the commit {code(source.revision)}" if source.revision else ""
+        yield (
+            f"Those of the {tower} tower are not among them, as it was never trained: they come from "
+            f"{code(source.repository or source.distribution)}{at}, and have the SHA-256 {code(source.digest)}."
+        )
 
 
 def _loading(sources: Sources, repo: str | None) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from renaissance.assemble import Assembly
 from renaissance.card.figures import listed, short
-from renaissance.card.keeping import YOURS, check_replaceable, kept_of, relist
+from renaissance.card.keeping import YOURS, check_replaceable, kept_of
 from renaissance.card.markdown import bullets, code, plain, table
 from renaissance.card.measured import (
     column_notes,
@@ -27,7 +27,7 @@ from renaissance.card.measured import (
 from renaissance.card.metadata import check_metadata, metadata_of
 from renaissance.card.picture import picture
 from renaissance.card.private import check_private
-from renaissance.card.sources import LEDGER, SCORES, Sources, read_sources
+from renaissance.card.sources import Sources, read_sources
 from renaissance.card.training import (
     data_table,
     freezing_table,
@@ -43,7 +43,7 @@ from renaissance.cost import counted
 from renaissance.durable import write_atomically
 from renaissance.errors import ModelFileError
 from renaissance.hub import check_name
-from renaissance.manifest import CARD, model_in, read_manifest
+from renaissance.manifest import CARD, LEDGER, SCORES, model_in, read_manifest, relist
 from renaissance.plans import OneTowerPlan
 from renaissance.registry import Registry
 from renaissance.saved_config import read_config
@@ -78,15 +78,32 @@ def card_of(
         HubError: `repo` is no name of a repository.
     """
     folder = model_in(Path(folder))
-    kept = kept_of(folder)
     if repo is not None:
         check_name(repo)
+    sources = read_sources(folder, registry=registry)
+    return card_from(sources, folder, repo=repo, licence=licence, languages=languages)
+
+
+def card_from(
+    sources: Sources,
+    folder: Path,
+    *,
+    repo: str | None = None,
+    licence: str | None = None,
+    languages: Sequence[str] = (),
+) -> str:
+    """Return the card that says what the sources say, and what the card in `folder` is to keep; see `card_of`.
+
+    Raises:
+        CardError: the card would tell a secret or a local path, or say what the Hub refuses.
+        ModelFileError: scores or ledger are not what a run writes.
+    """
+    kept = kept_of(folder)
     said = dict(kept.said)
     if licence is not None:
         said = {key: value for key, value in said.items() if not key.startswith("license")} | {"license": licence}
     if languages:
         said["language"] = list(languages)
-    sources = read_sources(folder, registry=registry)
     try:
         text = rendered(sources, repo or kept.repo, said) + kept.yours
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # files of a run that someone changed

@@ -21,6 +21,7 @@ from renaissance.cli import (
     doctoring,
     emoji,
     evaluating,
+    explaining,
     exporting,
     generating,
     importing,
@@ -33,6 +34,7 @@ from renaissance.cli import (
     reproducing,
     running,
     storing,
+    studying,
     zooing,
 )
 from renaissance.errors import RenaissanceError
@@ -57,6 +59,7 @@ for group in (
     importing,
     publishing,
     exporting,
+    explaining,
     checking,
     conforming,
     costing,
@@ -76,6 +79,15 @@ app.add_typer(data)
 features = typer.Typer(name="features", help="Stores of what frozen towers give.", no_args_is_help=True)
 storing.add_to(features)
 app.add_typer(features)
+
+study = typer.Typer(
+    name="study",
+    help="Controlled studies: plan, run, look at, report. `study NAME` means `study run NAME`.",
+    cls=studying.RunsByDefault,
+    no_args_is_help=True,
+)
+studying.add_to(study)
+app.add_typer(study)
 
 zoo = typer.Typer(name="zoo", epilog="Example: renaissance zoo", invoke_without_command=True)
 zooing.add_to(zoo)

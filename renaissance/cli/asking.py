@@ -11,7 +11,8 @@ import typer
 
 from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table
 from renaissance.cli.quiet import quiet
-from renaissance.errors import OutputError, SpecError
+from renaissance.durable import write_atomically
+from renaissance.errors import SpecError
 from renaissance.spec import shown
 
 if TYPE_CHECKING:
@@ -117,12 +118,7 @@ def _write(out: Path, vectors: Mapping[str, Tensor]) -> None:
         data = buffer.getvalue()
     else:
         data = save(dict(vectors))
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}). Choose another file.") from error
+    write_atomically(out, data)
 
 
 def _print_ranking(found: Ranking, names: Sequence[str], *, as_json: bool) -> None:

@@ -45,7 +45,7 @@ def card(
     if check and (write or repo or licence or language):
         raise SpecError("--check compares what is there, and changes nothing; leave the other options out.")
     if shorten_paths and not write:
-        raise SpecError("--shorten-paths changes recipe, scores and config of the model; give it with --write.")
+        raise SpecError("--shorten-paths changes recipe, scores, ledger and config of the model; give it with --write.")
     from renaissance.card import card_of, check_card, write_card
     from renaissance.card import shorten_paths as shorten
 

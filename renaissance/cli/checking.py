@@ -140,7 +140,7 @@ def _tower(tower: TowerPlan) -> dict[str, Any]:
     named = {"model", "revision"} if tower.entry.library else set()
     return {
         "name": tower.name,
-        "weights": tower.weights,
+        "weights": tower.start,
         "options": tower.options.model_dump(mode="json", exclude=named),
         "chosen": _chosen(tower.options, named),
         "facts": capabilities(tower.facts),

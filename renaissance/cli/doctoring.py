@@ -106,9 +106,7 @@ def _backbones(lines: list[str] | tuple[str, ...]) -> Mapping[str, tuple[str, ..
     for line in lines:
         plan = resolve(given_spec(line))
         towers = (plan.vision, plan.text) if isinstance(plan, Plan) else (plan.base, plan.donor)
-        found |= {
-            tower.name: tower.facts.trained_on for tower in towers if tower is not None and tower.weights != "random"
-        }
+        found |= {tower.name: tower.facts.trained_on for tower in towers if tower is not None and tower.pretrained}
     return found
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table
 from renaissance.cli.quiet import quiet
+from renaissance.saved_config import StoredType
 
 if TYPE_CHECKING:
     from renaissance.publishing import Publication
@@ -33,7 +34,7 @@ def publish(
         bool, typer.Option("--trained-only", help="Name wholly frozen pretrained towers, and do not send them.")
     ] = False,
     dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"] | None,
+        StoredType | None,
         typer.Option("--dtype", help="How weights are stored.", show_default="as they are"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,

@@ -113,7 +113,7 @@ def _unweighted(tower: TowerPlan, folder: Path) -> TowerPlan:
     if tower.entry.modality == "text" and isinstance(vocabulary, int) and getattr(options, "tokenizer", "") is None:
         _write_tokenizer(folder / "tokenizer.json", vocabulary, _pad_id(options))
         options = options.model_copy(update={"tokenizer": str(folder)})
-    return replace(tower, options=options, weights="random")
+    return replace(tower, options=options, weights="random", embeddings="random")
 
 
 def _pad_id(options: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from renaissance.data.prepared import Prepared
+from renaissance.data.prepared import manifest_of
 from renaissance.recipe.data import Data, MixtureData, PreparedData
 
 # keys of a manifest that say of what, how much and in which languages a corpus is, and nothing of where it lies
@@ -29,5 +29,5 @@ def corpora_of(data: Data) -> list[dict[str, Any]]:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    manifest = Prepared(folder, files_gone=True).manifest
+    manifest = manifest_of(folder)
     return {key: manifest[key] for key in TOLD if key in manifest}

@@ -55,7 +55,10 @@ ITEM_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ParquetImage:
-    """The encoded image in one row of an image shard; group: None where the shards are gone."""
+    """The encoded image in one row of an image shard; group: None where the shards are gone.
+
+    file: the whole path of the shard, as a relative one is another file after a change of folder.
+    """
 
     file: str
     group: int | None
@@ -71,8 +74,7 @@ class ParquetImage:
         if self.group is None:
             raise SampleError(f"The image '{self.name}' cannot be read: '{self.file}' is gone. Prepare the data again.")
         try:
-            # by its whole path: a relative one is another file after a change of folder
-            cell = _row_group(os.path.abspath(self.file), self.group)[self.row].as_py()
+            cell = _row_group(self.file, self.group)[self.row].as_py()
         except (OSError, pa.ArrowException, LookupError) as error:
             raise SampleError(f"The image '{self.name}' cannot be read ({error}). Prepare the data again.") from None
         data = cell["bytes"] if cell else None
@@ -241,6 +243,22 @@ def is_prepared(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and '"layout"' in (folder / MANIFEST).read_text(encoding="utf-8")
 
 
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of prepared data; no shard is looked at.
+
+    Raises:
+        DataError: the folder holds none, or was prepared by another version.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        whole = manifest["format"] == FORMAT and {"layout", "splits", "images"} <= set(manifest)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"'{folder}' holds no prepared data ({error}). Try: renaissance data prepare.") from None
+    if not whole:
+        raise DataError(f"'{folder}' was prepared by another version. Prepare the data again.")
+    return dict(manifest)
+
+
 class Prepared:
     """Prepared data: its manifest, and the items of its splits.
 
@@ -252,9 +270,9 @@ class Prepared:
 
     def __init__(self, folder: Path, *, files_gone: bool = False) -> None:
         self.folder = folder
-        self.manifest: dict[str, Any] = _manifest(folder)
+        self.manifest = manifest_of(folder)
         files = [folder / name for name in self.manifest[IMAGES]["files"]]
-        self._gone = next((str(file) for file in files if not file.exists()), None) if files_gone else None
+        self._gone = next((os.path.abspath(file) for file in files if not file.exists()), None) if files_gone else None
         for name, table in (*self.manifest["splits"].items(), (IMAGES, self.manifest[IMAGES])):
             if name != IMAGES or self._gone is None:
                 _check_shards(folder, name, table)
@@ -308,11 +326,11 @@ class Prepared:
             file = self.folder / name
             if self._gone is not None and not file.exists():
                 continue
-            opened = _file(file)
+            opened, whole = _file(file), os.path.abspath(file)
             for group in range(opened.num_row_groups):
                 ids = opened.read_row_group(group, columns=["id"]).column("id").to_pylist()
                 for row, image_id in enumerate(ids):
-                    yield image_id, ParquetImage(str(file), group, row, f"{self.folder.name}/{image_id}")
+                    yield image_id, ParquetImage(whole, group, row, f"{self.folder.name}/{image_id}")
 
 
 def _check_shards(folder: Path, name: str, table: Mapping[str, Any]) -> None:
@@ -349,14 +367,3 @@ def _file(file: Path) -> pq.ParquetFile:
         return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"'{file}' cannot be read ({error}). Prepare the data again.") from None
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        whole = manifest["format"] == FORMAT and {"layout", "splits", "images"} <= set(manifest)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"'{folder}' holds no prepared data ({error}). Try: renaissance data prepare.") from None
-    if not whole:
-        raise DataError(f"'{folder}' was prepared by another version. Prepare the data again.")
-    return dict(manifest)

@@ -112,14 +112,18 @@ class BatchPlan:
         """Updates in one pass over the training samples."""
         return self.count // self.batch_size
 
+    @property
+    def share(self) -> int:
+        """Samples of one process in one micro-batch."""
+        return self.batch_size // self.accumulation // self.world_size
+
     def micro_batch(self, step: int, micro: int) -> MicroBatch:
         """Return this rank's part of micro-batch `micro` of update `step`; both count from 0."""
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         whole = self.batch_size // self.accumulation
-        share = whole // self.world_size
-        first = step_of_epoch * self.batch_size + micro * whole + self.rank * share
+        first = step_of_epoch * self.batch_size + micro * whole + self.rank * self.share
         order = _cached_order(self.count, self.seed, epoch)
-        return MicroBatch(step, micro, epoch, order[first : first + share])
+        return MicroBatch(step, micro, epoch, order[first : first + self.share])
 
     def batches(self, start_step: int, steps: int) -> Iterator[MicroBatch]:
         """Yield this rank's micro-batches of `steps` updates from `start_step` on, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Cascade:
                 "matched": row.matched,
                 "flops": row.flops,
                 "full": every / row.flops,
-                "scores": [asdict(score) for score in row.scores],
+                "scores": [score.row() for score in row.scores],
             }
             for row in self.rows
         ]

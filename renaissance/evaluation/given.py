@@ -125,7 +125,7 @@ def words_of(texts: str | Sequence[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def batched(call: Callable[[list[tuple[int, Any]]], Tensor], items: Sequence[Any], batch_size: int) -> Tensor:
+def in_batches(call: Callable[[list[tuple[int, Any]]], Tensor], items: Sequence[Any], batch_size: int) -> Tensor:
     """Return `call` of the numbered items, batch after batch, as one fp32 tensor on the CPU.
 
     Raises:

@@ -15,7 +15,7 @@ from renaissance.data.doctor.overlap import corpus_key, level
 from renaissance.data.doctor.report import OverlapLevel
 from renaissance.data.load import load_data
 from renaissance.data.mixtures import Mixture
-from renaissance.data.prepared import ParquetImage, Prepared
+from renaissance.data.prepared import ParquetImage, manifest_of
 from renaissance.data.records import DataSet, ImageSource, Sample, images_of
 from renaissance.data.streams import Stream
 from renaissance.errors import DataError, SpecError
@@ -116,7 +116,7 @@ def trained_by(recipe: Recipe, cache: Path, *, items: bool) -> Trained:
 def layout_of(data: Data) -> str:
     """Return the layout of prepared data, and the kind of others."""
     if isinstance(data, PreparedData) and data.path is not None:
-        return str(Prepared(Path(data.path).expanduser(), files_gone=True).manifest["layout"])
+        return str(manifest_of(Path(data.path).expanduser())["layout"])
     return data.kind
 
 

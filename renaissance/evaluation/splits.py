@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 import torch
@@ -38,7 +40,7 @@ class SplitScores:
 
     images, distinct_texts: each counted once. items: how many items, where tasks are on these. data: which data the
     split is of, where several were measured. submissions: by task, the rows of its prediction file. shared: which of
-    the images were trained on too, where that is waived.
+    the images were trained on too, where that is waived. samples: the SHA-256 of what was measured, in its order.
     """
 
     split: str
@@ -51,6 +53,7 @@ class SplitScores:
     data: str = ""
     submissions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     shared: Shared | None = None
+    samples: str = ""
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class SplitScores:
         """Return one JSON-able row a score."""
         named = {"data": self.data} if self.data else {}
         return [
-            {**named, "split": self.split, "task": task, **asdict(score)}
+            {**named, "split": self.split, "task": task, **score.row()}
             for task, scores in self.scores.items()
             for score in scores
         ]
@@ -102,7 +105,10 @@ def evaluate_items(
                 scores = with_figures(scores, modality, figures)
     texts = [caption_key(text) for item in items for text in item.texts]
     images = {image.name for item in items for image in item.images}
-    return SplitScores(split, len(images), len(texts), len(set(texts)), scores, items=len(items), submissions=rows)
+    return SplitScores(
+        split, len(images), len(texts), len(set(texts)), scores, items=len(items), submissions=rows,
+        samples=samples_digest((item.id, *item.texts) for item in items),
+    )  # fmt: skip
 
 
 def evaluate_split(
@@ -128,7 +134,8 @@ def evaluate_split(
     images, texts = scorer.positives.shape
     with evaluating(assembly):
         scores = caption_scores(Remembering(scorer) if blind else scorer, measures, blind=blind)
-    return SplitScores(split, images, sum(len(record.captions) for record in records), texts, scores)
+    captions = sum(len(record.captions) for record in records)
+    return SplitScores(split, images, captions, texts, scores, samples=records_digest(records))
 
 
 def split_scorer(
@@ -181,6 +188,16 @@ def by_image(records: Sequence[Record]) -> list[Record]:
         captions = record.captions if own is None else (*own.captions, *record.captions)
         found[record.image.name] = replace(own or record, captions=captions)
     return list(found.values())
+
+
+def records_digest(records: Sequence[Record]) -> str:
+    """Return the SHA-256 of the ids of the distinct images of records, with all their captions, in their order."""
+    return samples_digest((record.id, *record.captions) for record in by_image(records))
+
+
+def samples_digest(samples: Iterable[Sequence[str]]) -> str:
+    """Return the SHA-256 of what names samples, in their order."""
+    return sha256("\n".join(json.dumps(list(names)) for names in samples).encode()).hexdigest()
 
 
 # --- samples that cannot be used --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +61,12 @@ class ImageVectors(nn.Module):
 
     def __init__(self, assembly: Assembly, fit: Fit) -> None:
         super().__init__()
-        self.encoder, self.head = assembly.encoder, assembly.tasks["itc"]
+        self.encoder, self.head = assembly.encoder, cast(Any, assembly.tasks["itc"])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Return vectors [V, S] of pixels [V, 3, H, W]."""
         vector = self.encoder.represent(self.encoder.encode_vision(VisionInput(pixels)), "vision")
-        return (_contrast(self.head).embed(vector, "vision"),)
+        return (self.head.embed(vector, "vision"),)
 
 
 class TextVectors(nn.Module):
@@ -74,13 +74,13 @@ class TextVectors(nn.Module):
 
     def __init__(self, assembly: Assembly, fit: Fit) -> None:
         super().__init__()
-        self.encoder, self.head = assembly.encoder, assembly.tasks["itc"]
+        self.encoder, self.head = assembly.encoder, cast(Any, assembly.tasks["itc"])
         self.fit = fit
 
     def forward(self, token_ids: Tensor, mask: Tensor) -> tuple[Tensor]:
         """Return vectors [T, S] of token ids [T, L] with their mask bool [T, L]."""
         vector = self.encoder.represent(self.encoder.encode_text(self.fit.texts(token_ids, mask)), "text")
-        return (_contrast(self.head).embed(vector, "text"),)
+        return (self.head.embed(vector, "text"),)
 
 
 class VisionTower(nn.Module):
@@ -114,15 +114,14 @@ class Matcher(nn.Module):
 
     def __init__(self, assembly: Assembly, fit: Fit) -> None:
         super().__init__()
-        self.encoder, self.head = assembly.encoder, assembly.tasks["itm"]
+        self.encoder, self.head = assembly.encoder, cast(Any, assembly.tasks["itm"])
         self.fit = fit
 
     def forward(self, pixels: Tensor, token_ids: Tensor, mask: Tensor) -> tuple[Tensor]:
         """Return probabilities [P] of pixels [P, 3, H, W], token ids [P, L] and mask bool [P, L]."""
         vision = self.encoder.encode_vision(VisionInput(pixels))
         text = self.encoder.encode_text(self.fit.texts(token_ids, mask))
-        head: Any = self.head  # a task's own methods
-        return (torch.sigmoid(head.predict(self.encoder.fuse(vision, text, _POOLED))),)
+        return (torch.sigmoid(self.head.predict(self.encoder.fuse(vision, text, _POOLED))),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +153,6 @@ GRAPHS: Mapping[Part, tuple[Graph, ...]] = {
     "text": (Graph("text", TextTower, _TEXTS, _TOWER),),
     "match": (Graph("match", Matcher, _PAIRS, ("probability",)),),
 }
-
-
-def _contrast(head: nn.Module) -> Any:
-    """Return a task's head, of which no type tells its own methods."""
-    return head
 
 
 def _outputs(features: Features) -> tuple[Tensor, Tensor, Tensor]:

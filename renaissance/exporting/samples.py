@@ -44,7 +44,9 @@ def samples(encoder: Encoder, graph: Graph, sizes: Sizes) -> dict[str, Tensor]:
     Raises:
         ExportError: the processor gives more than pixels, or more than token ids and their mask.
     """
-    made = {**_images(encoder, sizes), **_texts(encoder, sizes)}
+    made = _texts(encoder, sizes) if graph.reads_texts else {}
+    if "pixels" in graph.axes:
+        made["pixels"] = _images(encoder, sizes)
     return {name: made[name].contiguous() for name in graph.axes}
 
 
@@ -53,7 +55,7 @@ def shapes(inputs: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in inputs.items()}
 
 
-def _images(encoder: Encoder, sizes: Sizes) -> dict[str, Tensor]:
+def _images(encoder: Encoder, sizes: Sizes) -> Tensor:
     height, width = encoder.vision.processor.image_size
     noise = np.random.default_rng(sizes.count).integers(0, 256, (sizes.count, height, width, 3), dtype=np.uint8)
     given = encoder.vision.processor([Image.fromarray(picture) for picture in noise])
@@ -62,7 +64,8 @@ def _images(encoder: Encoder, sizes: Sizes) -> dict[str, Tensor]:
             "The vision tower takes images of several sizes with a mask, and exported graphs take one size. "
             "Export part 'text', or a model with another vision tower."
         )
-    return {"pixels": given.pixels}
+    pixels: Tensor = given.pixels
+    return pixels
 
 
 def _texts(encoder: Encoder, sizes: Sizes) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ SHA-256 of its manifest. What fails for the moment is tried again; what fails fo
 
 from renaissance.hub.downloading import commit_of, download
 from renaissance.hub.talking import check_name, hub_url, no_progress_bars, retried, told
-from renaissance.hub.uploading import Upload, publishable, upload
+from renaissance.hub.uploading import Upload, upload
 
 __all__ = [
     "Upload",
@@ -15,7 +15,6 @@ __all__ = [
     "download",
     "hub_url",
     "no_progress_bars",
-    "publishable",
     "retried",
     "told",
     "upload",

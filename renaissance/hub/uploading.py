@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -18,11 +18,12 @@ from huggingface_hub import (
     get_token,
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils.sha import git_hash
 
 from renaissance.durable import sha256_of
 from renaissance.errors import HubError, ModelFileError
 from renaissance.hub.talking import MAIN, check_name, no_progress_bars, retried, told
-from renaissance.manifest import CONFIG, MANIFEST, is_model_file, is_saved_model, read_manifest, verify_files
+from renaissance.manifest import CARD, CONFIG, MANIFEST, is_model_file, is_saved_model, read_manifest, verify_files
 from renaissance.spec import shown
 
 # files of a repository that say nothing of what else is in it
@@ -61,7 +62,7 @@ def upload(
     """
     check_name(repo)
     folder = Path(folder)
-    names = publishable(folder)
+    digests = _publishable(folder)
     api = HfApi(token=token, library_name="renaissance")
     _check_token(api, repo)
     with told(repo, revision, api.endpoint), no_progress_bars():
@@ -73,11 +74,11 @@ def upload(
         if revision not in (None, MAIN):
             retried(lambda: api.create_branch(repo, branch=str(revision), exist_ok=True))
         # a commit whose answer was lost is seen by the next try, which finds nothing left to change
-        return retried(lambda: _commit_folder(api, folder, names, repo, revision or MAIN, message))
+        return retried(lambda: _commit_folder(api, folder, digests, repo, revision or MAIN, message))
 
 
-def publishable(folder: Path) -> list[str]:
-    """Return the files of a saved model that are published, all but those that the manifest does not list.
+def _publishable(folder: Path) -> dict[str, str | None]:
+    """Return the files that are published, those that the manifest lists, each with its SHA-256 where it is known.
 
     Raises:
         ModelFileError: there is no saved model, or a damaged one, or a link in place of a file.
@@ -86,11 +87,11 @@ def publishable(folder: Path) -> list[str]:
         raise ModelFileError(f"{folder} holds no saved model. Save one there first: model.save({str(folder)!r}).")
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    names = sorted({MANIFEST, *manifest.files})
-    linked = next((name for name in names if _is_linked(folder, name)), None)
+    linked = next((name for name in (MANIFEST, *manifest.files) if _is_linked(folder, name)), None)
     if linked is not None:
         raise ModelFileError(f"{folder / linked} is a link, and only files are published. Save the model again.")
-    return names
+    digests = {name: None if name == CARD else facts.sha256 for name, facts in manifest.files.items()}
+    return {**digests, MANIFEST: None}
 
 
 def _check_token(api: HfApi, repo: str) -> None:
@@ -159,14 +160,20 @@ def _is_linked(folder: Path, name: str) -> bool:
     return (folder / name).is_symlink() or (folder / name).parent.resolve() != folder.resolve() / Path(name).parent
 
 
-def _commit_folder(api: HfApi, folder: Path, names: list[str], repo: str, branch: str, message: str) -> Upload:
-    """Commit the differences between a folder and the head of a branch, on top of exactly that head."""
+def _commit_folder(
+    api: HfApi, folder: Path, digests: Mapping[str, str | None], repo: str, branch: str, message: str
+) -> Upload:
+    """Commit the differences between the files of a folder and the head of a branch, on top of exactly that head."""
     head = api.model_info(repo, revision=branch).sha
     assert head is not None, "the Hub always tells the head of a branch"
     entries = api.list_repo_tree(repo, revision=head, recursive=True)
     there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and is_model_file(entry.path)}
-    new = [name for name in names if name not in there or not _is_same(folder / name, there[name])]
-    gone = sorted(set(there) - set(names))
+    new = [
+        name
+        for name, digest in sorted(digests.items())
+        if name not in there or not _is_same(folder / name, digest, there[name])
+    ]
+    gone = sorted(set(there) - set(digests))
     url = f"{api.endpoint}/{repo}"
     if not new and not gone:
         return Upload(url, head, changed=False)
@@ -178,11 +185,10 @@ def _commit_folder(api: HfApi, folder: Path, names: list[str], repo: str, branch
     return Upload(url, made.oid, changed=True)
 
 
-def _is_same(path: Path, there: RepoFile) -> bool:
-    """Compare a file with the Hub's by the digest that the Hub keeps: SHA-256 of large files, git's of others."""
+def _is_same(path: Path, digest: str | None, there: RepoFile) -> bool:
+    """Compare a file, and its SHA-256 if known, by the digest that the Hub keeps: SHA-256 of large files, or git's."""
     if path.stat().st_size != there.size:
         return False
     if there.lfs is not None:
-        return sha256_of(path) == there.lfs.sha256
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == there.blob_id
+        return (digest or sha256_of(path)) == there.lfs.sha256
+    return git_hash(path.read_bytes()) == there.blob_id

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from renaissance.models.one_tower import OneTower
 from renaissance.models.parts import is_adapter, is_bias, layers_of, parameters_of, part_names, plain_name
 from renaissance.models.two_tower import TwoTower
-from renaissance.spec import Rule
+from renaissance.spec import STARTS, Rule
 
 Encoder = TwoTower | OneTower
 _FIXED = "parameters_that_never_train"
@@ -47,7 +47,7 @@ def frozen_parameters(encoder: Encoder, rules: Iterable[Rule]) -> frozenset[int]
     """
     frozen: set[int] = set()
     for rule in rules:
-        if rule.action in ("random", "pretrained"):
+        if rule.action in STARTS:
             continue
         for name, parameter in parameters_of(encoder, rule.part).items():
             if _trains(rule, name, parameter):

@@ -57,4 +57,7 @@ class Evaluation(Strict):
         True, description="Measure the trained model also on the images, and on the texts, of other samples."
     )
     bridge: Bridge | None = Field(None, description="Fit a linear bridge on the same stored features, and measure it.")
+    outcomes: bool = Field(
+        False, description="Keep each score's values by unit (image, item) in outcomes.safetensors, for studies."
+    )
     batch_size: Count = 64

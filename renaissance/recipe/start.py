@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from renaissance.recipe.freezing import PartName
 from renaissance.recipe.values import Name
 from renaissance.spec import Strict
 
@@ -15,6 +16,8 @@ class Surgery(Strict):
 
     drop_tasks: tuple[Name, ...] = Field((), strict=False, description="Heads that are left behind.")
     add_tasks: tuple[Name, ...] = Field((), strict=False, description="Heads that are new.")
+    thaw: tuple[PartName, ...] = Field((), strict=False, description="Parts that were frozen and train now.")
+    freeze: tuple[PartName, ...] = Field((), strict=False, description="Parts that hold still now.")
     image_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         None, description="Another side of the images in pixels; position tables are interpolated."
     )

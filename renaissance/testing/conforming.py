@@ -12,12 +12,12 @@ from renaissance.errors import MissingPackageError, PluginError, UnknownComponen
 from renaissance.registry import BUILTIN_MODULE, GROUP, Component, Plugin, Registry, default_registry, key_of
 from renaissance.spec import did_you_mean, shown
 from renaissance.testing.benches import Bench
+from renaissance.testing.describing import TRIED
 from renaissance.testing.items import Example
 from renaissance.testing.rules import Rule, bench_of, rules_for
 from renaissance.testing.subjects import ConformanceError, NotApplicable, NotTried, failure
 
 Test = TypeVar("Test", bound=Callable[..., Any])
-TRIED = "tried"  # the plugin of an entry that is given by itself
 
 
 @dataclass(frozen=True, slots=True)

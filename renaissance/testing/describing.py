@@ -13,7 +13,7 @@ from renaissance.components import checked_options
 from renaissance.registry import BUILTIN_MODULE, Plugin, Registry
 from renaissance.testing.shared_state import SHARED, changed, seen
 
-TRIED = "tried"
+TRIED = "tried"  # the plugin of an entry, or of a module, that is given by itself
 
 
 def main(module: str, heavy: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Letters in shapes: D width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from renaissance.testing.subjects import TOLERANCE, check_equal, seeded
 
+SEEDS = (3, 4, 5)  # chance may drop a path for all inputs: what stays zero with each of them is cut off
 Run = Callable[[Any], Mapping[str, Tensor]]
 
 
@@ -26,19 +28,20 @@ def check_gradients(module: nn.Module, run: Run) -> None:
     Raises:
         ConformanceError: naming the parameters.
     """
-    module.train()
-    try:
-        with seeded(3):
+    module = copy.deepcopy(module).train()  # batch norms take statistics in train mode, and parameters gradients
+    module.zero_grad()
+    for seed in SEEDS:
+        with seeded(seed):
             torch.autograd.backward(random_sum(run(module)))
         gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
-    finally:
-        module.zero_grad(set_to_none=True)
-        module.eval()
+        zero = [name for name, g in gradients.items() if g is not None and g.squeeze().dim() > 1 and not g.any()]
+        if not zero:
+            break
+    module.eval()
     without = [name for name, gradient in gradients.items() if gradient is None]
     check_equal("gradients", "parameters that the outputs do not depend on", without, [])
     broken = [name for name, gradient in gradients.items() if gradient is not None and not gradient.isfinite().all()]
     check_equal("gradients", "gradients that are not finite", broken, [])
-    zero = [name for name, g in gradients.items() if g is not None and g.squeeze().dim() > 1 and not g.any()]
     cut = [name for name in zero if not _flat(module, run, name)]
     check_equal("gradients", "weight matrices whose gradient is zero", cut, [])
 

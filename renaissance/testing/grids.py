@@ -10,7 +10,9 @@ width in pixels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +67,7 @@ def _regions_follow(subject: Subject, pixels: Tensor, grid: Cell) -> bool:
     """Whether the middle of what moves follows the changed patch, before or after batch norms saw real statistics."""
     for statistics in (False, True):
         if statistics:
-            _take_statistics(subject)
+            subject = _with_statistics(subject)
         if any(_follows(subject, pixels, grid, fill) for fill in (_opposite, _negative)):
             return True
     return False
@@ -84,17 +86,14 @@ def _follows(subject: Subject, pixels: Tensor, grid: Cell, fill: Fill) -> bool:
     return bool(min(own) >= FOLLOWS and max(other) <= ALOOF)
 
 
-def _take_statistics(subject: Subject) -> None:
-    """Let batch norms take their statistics from random images: without, signals fade on their way through."""
-    norms = [module for module in subject.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    subject.backbone.train()
-    subject.backbone(subject.inputs(4, seed=5))
-    subject.backbone.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+def _with_statistics(subject: Subject) -> Subject:
+    """Return a copy whose batch norms have the statistics of random images: without, signals fade on their way."""
+    backbone = copy.deepcopy(subject.backbone).train()
+    for norm in backbone.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.momentum = 1.0
+    backbone(subject.inputs(4, seed=5))
+    return replace(subject, backbone=backbone.eval())
 
 
 def _moved(

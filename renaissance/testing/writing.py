@@ -13,6 +13,7 @@ from renaissance.durable import replacing
 from renaissance.errors import OutputError, SpecError
 from renaissance.registry import BUILTIN, GROUP, Kind, Registry, default_registry
 from renaissance.spec import LIBRARIES, shown
+from renaissance.testing.describing import TRIED
 
 PREFIX = "renaissance-plugin-"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -86,7 +87,7 @@ def check_name(name: str, registry: Registry) -> None:
             f"'{shown(name)}' cannot be the name of a plugin: use lower-case letters, digits and single hyphens, a "
             f"letter first, at most {_LONGEST}, as 'my-plugin'."
         )
-    if name in (BUILTIN, *LIBRARIES, "tried"):
+    if name in (BUILTIN, *LIBRARIES, TRIED):
         raise SpecError(f"The name '{name}' is reserved; choose another.")
     plugin = registry.plugin(name)
     if plugin is not None:

@@ -88,9 +88,11 @@ def _canonical(
 def _longest(parts: Sequence[Features]) -> int | None:
     """Return how many tokens the longest image has, where padding ends some as a store reads them; else None."""
     mask = torch.cat([part.mask for part in parts])
+    if mask.all():
+        return None
     lengths = mask.sum(1)
     ended = torch.arange(mask.shape[1], device=mask.device) < lengths.unsqueeze(1)
-    return int(lengths.max()) if not mask.all() and torch.equal(mask, ended) else None
+    return int(lengths.max()) if torch.equal(mask, ended) else None
 
 
 def text_lengths(inputs: TextInput) -> Tensor:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renaissance.api import Score
+from renaissance.api import Outcomes, Score
 from renaissance.errors import NonFiniteError
 
 RESAMPLES = 1000
 KS = (1, 5, 10)
 CHUNK = 4_000_000  # resampled values held at once
+# the units [U], and of each sample the sum of its values and their number in each unit [S, U]
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def finite(scores: Tensor, *, what: str) -> Tensor:
@@ -103,7 +105,8 @@ def recalls(by_image: Tensor, by_text: Tensor, positive: Tensor, *, prefix: str 
 
 def _together(name: str, recalls: Sequence[_Recall], *, times: int = 1) -> Score:
     """Return `times` the mean of some recalls; their images are resampled together."""
-    low, high = bootstrap_mean([(recall.hits.numpy(), recall.units.numpy()) for recall in recalls])
+    samples = [(recall.hits.numpy(), recall.units.numpy()) for recall in recalls]
+    low, high = bootstrap_mean(samples)
     percent = 100.0 * times
     return Score(
         name=name,
@@ -114,12 +117,14 @@ def _together(name: str, recalls: Sequence[_Recall], *, times: int = 1) -> Score
         n=sum(len(recall.hits) for recall in recalls),
         units=len(torch.unique(torch.cat([recall.units for recall in recalls]))),
         ties=100 * sum(recall.ties for recall in recalls) / len(recalls),
+        outcomes=_outcomes(*_by_unit(samples), scale=percent),
     )
 
 
 def accuracy_score(name: str, right: Tensor, *, units: Tensor, chance: float, ties: float) -> Score:
     """Return the accuracy over right [Q] or [Q, decisions]; units int64 [Q] are resampled together."""
-    low, high = bootstrap(right.reshape(len(right), -1).mean(1).numpy(), units.numpy())
+    samples = [(right.reshape(len(right), -1).mean(1).numpy(), units.numpy())]
+    low, high = bootstrap_mean(samples)
     return Score(
         name=name,
         value=100 * float(right.mean()),
@@ -129,6 +134,7 @@ def accuracy_score(name: str, right: Tensor, *, units: Tensor, chance: float, ti
         n=right.numel(),
         units=len(torch.unique(units)),
         ties=100 * ties,
+        outcomes=_outcomes(*_by_unit(samples), scale=100.0),
     )
 
 
@@ -139,7 +145,8 @@ def macro_score(name: str, right: Tensor, groups: Tensor, *, units: Tensor, chan
     """
     kinds, columns = torch.unique(groups, return_inverse=True)
     sums = torch.zeros(len(kinds), dtype=torch.float64).index_add(0, columns, right.double())
-    low, high = _macro_interval(right.double().numpy(), columns.numpy(), units.numpy())
+    parts = _by_group(right.double().numpy(), columns.numpy(), units.numpy())
+    low, high = _macro_interval(parts)
     return Score(
         name=name,
         value=100 * float((sums / columns.bincount()).mean()),
@@ -149,16 +156,13 @@ def macro_score(name: str, right: Tensor, groups: Tensor, *, units: Tensor, chan
         n=len(right),
         units=len(torch.unique(units)),
         ties=100 * ties,
+        outcomes=_outcomes(*parts, scale=100.0),
     )
 
 
-def _macro_interval(values: np.ndarray, groups: np.ndarray, units: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """Return the 95% percentile interval of the mean over groups [Q] of mean values [Q], resampling units [Q]."""
-    known, places = np.unique(units, return_inverse=True)
-    sums = np.zeros((len(known), int(groups.max()) + 1))
-    counts = np.zeros_like(sums)
-    np.add.at(sums, (places, groups), values)
-    np.add.at(counts, (places, groups), 1)
+def _macro_interval(parts: Parts, *, seed: int = 0) -> tuple[float, float]:
+    """Return the 95% percentile interval of the mean over groups of the mean value in each, resampling units."""
+    known, sums, counts = parts[0], parts[1].T, parts[2].T  # [units], [units, groups] twice
     generator = np.random.default_rng(seed)
     means: list[np.ndarray] = []
     at_once = max(1, CHUNK // len(known))
@@ -192,10 +196,7 @@ def bootstrap_mean(samples: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: in
     """
     if not all(len(values) for values, _ in samples):
         raise ValueError("an interval of no values")
-    known = np.unique(np.concatenate([units for _, units in samples]))
-    rows = [np.searchsorted(known, units) for _, units in samples]
-    sums = np.stack([np.bincount(r, v, len(known)) for r, (v, _) in zip(rows, samples, strict=True)])
-    counts = np.stack([np.bincount(r, minlength=len(known)) for r in rows])
+    known, sums, counts = _by_unit(samples)
     generator = np.random.default_rng(seed)
     means: list[np.ndarray] = []
     at_once = max(1, CHUNK // sums.size)
@@ -205,3 +206,28 @@ def bootstrap_mean(samples: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: in
         means.append((sums[:, drawn].sum(-1) / counts[:, drawn].sum(-1).clip(min=1)).mean(0))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
+
+
+def _by_unit(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Parts:
+    """Return what each sample, values [Q] in units [Q], has of each unit."""
+    known = np.unique(np.concatenate([units for _, units in samples]))
+    rows = [np.searchsorted(known, units) for _, units in samples]
+    sums = np.stack([np.bincount(r, v, len(known)) for r, (v, _) in zip(rows, samples, strict=True)])
+    return known, sums, np.stack([np.bincount(r, minlength=len(known)) for r in rows])
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray, units: np.ndarray) -> Parts:
+    """Return what each group has of each unit: values, groups and units [Q]."""
+    known, places = np.unique(units, return_inverse=True)
+    sums = np.zeros((int(groups.max()) + 1, len(known)))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, (groups, places), values)
+    np.add.at(counts, (groups, places), 1)
+    return known, sums, counts
+
+
+def _outcomes(known: np.ndarray, sums: np.ndarray, counts: np.ndarray, *, scale: float) -> Outcomes:
+    """Return what each unit adds to `scale` times the mean, over samples or groups, of the mean of each."""
+    totals = counts.sum(1, keepdims=True) * len(counts)  # [S, 1]
+    weights = (counts / totals).sum(0)  # [U]
+    return Outcomes(known.astype(np.int64), scale * (sums / totals).sum(0) / weights, weights)

@@ -16,7 +16,7 @@ from renaissance.data.collate import caption_keys, chosen_caption
 from renaissance.data.records import DataSet, Record
 from renaissance.data.sampling import BatchPlan
 from renaissance.errors import SpecError
-from renaissance.evaluation.splits import SplitScores, by_image
+from renaissance.evaluation.splits import SplitScores, by_image, records_digest
 from renaissance.features.frozen import Stores
 from renaissance.models.two_tower import holds_still
 from renaissance.progress import Progress
@@ -139,4 +139,4 @@ def _measured(split: str, records: Sequence[Record], bridge: LinearBridge, table
         similarity = finite(bridge(table.images(records), table.captions(texts)), what="the linear bridge")
     belongs = positives(caption_keys(records), torch.tensor([caption_key(text) for text in texts]))
     scores = {"retrieval": tuple(recalls(similarity, similarity.T, belongs))}
-    return SplitScores(split, len(records), captions, len(texts), scores)
+    return SplitScores(split, len(records), captions, len(texts), scores, samples=records_digest(records))

@@ -30,13 +30,17 @@ class Clock:
 class Stopwatch:
     """Wall seconds of training, `before` of them in earlier parts of a resumed run, and `charged` of those to a budget.
 
+    updates: those that were charged, all parts together.
+
     What is charged begins after the first update of a part: that one starts loader processes, counts operations and
     takes memory, in seconds that say nothing of what an update takes.
     """
 
-    def __init__(self, before: float = 0.0, charged: float = 0.0) -> None:
+    def __init__(self, before: float = 0.0, charged: float = 0.0, updates: int = 0) -> None:
+        self.updates = updates
         self._before, self._began = before, time.perf_counter()
-        self._charged, self._free, self._last = charged, float("inf"), 0.0
+        self._charged, self._last = charged, 0.0
+        self._free: float | None = None  # when the first update of this part ended
 
     def since_start(self) -> float:
         """Seconds of this part."""
@@ -49,11 +53,14 @@ class Stopwatch:
     def charge(self) -> None:
         """Charge an update that has just ended, unless it is the first of this part."""
         self._last = self.since_start()
-        self._free = min(self._free, self._last)
+        if self._free is None:
+            self._free = self._last
+        else:
+            self.updates += 1
 
     def charged(self) -> float:
         """Seconds of all parts without their first updates."""
-        return self._charged + max(0.0, self._last - self._free)
+        return self._charged + (0.0 if self._free is None else self._last - self._free)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

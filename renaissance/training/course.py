@@ -28,7 +28,7 @@ from renaissance.training.signals import Signals
 from renaissance.training.stages import LONG, Stage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """What decides how the models of a run train. tasks: those that train; items: whether they are on items.
 

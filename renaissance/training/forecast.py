@@ -26,8 +26,9 @@ TEXTS = 64  # of the training data, to know how long they are
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """An update of `batch` pairs or items, and how many the budget holds. text_tokens: of the longest text of a batch.
+    """An update of `batch` pairs or items, and how many the budget holds.
 
+    text_tokens: of the longest text of a micro-batch of one process, to which the others are padded.
     flops_an_update: forward and backward of all processes. updates: None where seconds decide.
     """
 
@@ -42,14 +43,16 @@ class Forecast:
 
 
 def forecast(
-    recipe: Recipe, assembly: Assembly, data: DataSet, parts: Mapping[Any, Stored], steps: int | None
+    recipe: Recipe, assembly: Assembly, data: DataSet, parts: Mapping[Any, Stored], steps: int | None, *, padded: int
 ) -> Forecast:
     """Return what an update of a recipe takes; `parts` are stored, steps: the updates where they are known before.
+
+    padded: how many samples are padded to the longest text of them, those of one process in a micro-batch.
 
     Raises:
         SpecError: no batch can be made up for its tasks; or the budget of FLOPs does not hold one update.
     """
-    length, mean = _text_tokens(assembly, data, recipe.batch.size)
+    length, mean = _text_tokens(assembly, data, padded)
     ghost = without_values(assembly).eval()  # dropout multiplies no matrices
     if "mlm" in ghost.tasks:
         options: Any = ghost.tasks["mlm"].options
@@ -75,9 +78,9 @@ def forecast(
 
 
 def forecast_facts(
-    recipe: Recipe, assembly: Assembly, data: DataSet, parts: Mapping[Any, Stored], steps: int
+    recipe: Recipe, assembly: Assembly, data: DataSet, parts: Mapping[Any, Stored], steps: int, *, padded: int
 ) -> dict[str, Any]:
-    """Return the forecast as the ledger has it; where there can be none, the reason.
+    """Return the forecast as the ledger has it, see `forecast`; where there can be none, the reason.
 
     Raises:
         SpecError: the budget of FLOPs does not hold one update, or it cannot be known whether it does.
@@ -85,7 +88,7 @@ def forecast_facts(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of copies of tensors without values, such as a teacher's
-            found = forecast(recipe, assembly, data, parts, steps if recipe.budget.counted else None)
+            found = forecast(recipe, assembly, data, parts, steps if recipe.budget.counted else None, padded=padded)
     except SpecError as error:
         if recipe.budget.flops is not None:
             raise
@@ -113,10 +116,10 @@ def _with_stored(batch: Batch, ghost: Assembly, parts: Mapping[Any, Stored]) -> 
     return replace(batch, **found)
 
 
-def _text_tokens(assembly: Assembly, data: DataSet, batch: int) -> tuple[int, float]:
-    """Return how many tokens the longest text of a batch has, and the mean text; of a stream, yet to come, 16.
+def _text_tokens(assembly: Assembly, data: DataSet, padded: int) -> tuple[int, float]:
+    """Return how many tokens the longest of so many texts has, and the mean text; of a stream, yet to come, 16.
 
-    Batches are padded to their longest text. Both are taken from some of the training texts.
+    Both are taken from some of the training texts.
     """
     processor: Any = assembly.encoder.text.processor
     samples: Sequence[Any] = data.train if isinstance(data.train, Sequence) else ()
@@ -125,5 +128,5 @@ def _text_tokens(assembly: Assembly, data: DataSet, batch: int) -> tuple[int, fl
         text for sample in some for text in (sample.captions[:1] if isinstance(sample, Record) else sample.texts[:1])
     ]
     lengths = processor(texts).mask.sum(1).double() if texts else torch.full((1,), 16.0)
-    longest = torch.stack([part.amax() for part in lengths.split(batch)]).mean()
+    longest = torch.stack([part.amax() for part in lengths.split(padded)]).mean()
     return min(max(3, round(float(longest))), int(processor.facts.max_tokens)), max(3.0, float(lengths.mean()))

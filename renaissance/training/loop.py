@@ -92,7 +92,9 @@ def train(
     state = keeper.restore(start, identity)
     first = done = int(state.get("step", 0))
     ledger.restore(state.get("ledger", {}))
-    clock = Stopwatch(float(state.get("seconds", 0.0)), float(state.get("charged", 0.0)))
+    # an older checkpoint does not say how many updates were charged: all but the first, if it was not resumed
+    charged = int(state.get("charged_updates", max(0, first - 1)))
+    clock = Stopwatch(float(state.get("seconds", 0.0)), float(state.get("charged", 0.0)), charged)
     pace.note(first, ledger, clock, accelerator)
     time = pace.time(first, recipe.freezing.unit)
     begin_stage(step_module, optimiser, stages, time, recipe.optimiser)
@@ -158,7 +160,7 @@ def train(
                 within_budget(recipe, skipped, samples, "samples to train on")
                 facts: dict[str, Any] = {"skipped": list(skipped), "identity": identity}
                 facts |= {"stage": stage, "ledger": ledger.totals(accelerator)}
-                facts |= {"seconds": clock.seconds(), "charged": clock.charged()}
+                facts |= {"seconds": clock.seconds(), "charged": clock.charged(), "charged_updates": clock.updates}
                 with clock.paused(), ledger.phases("checkpoints"):
                     keeper.write(done, {**facts, "unmeasured": bool(stopped) and due}, best)
             if stopped:

@@ -43,11 +43,11 @@ class Pace:
         if done == 0:
             return
         if self.budget.flops is not None:
-            whole, spent = self.budget.flops, float(ledger.flops(accelerator))
+            whole, spent, updates = self.budget.flops, float(ledger.flops(accelerator)), done
         else:
             assert self.budget.seconds is not None
-            whole, spent = self.budget.seconds, _of_first(clock.charged(), accelerator)
-        self.share, self._mean = spent / whole, spent / whole / done
+            whole, spent, updates = self.budget.seconds, _of_first(clock.charged(), accelerator), clock.updates
+        self.share, self._mean = spent / whole, spent / whole / max(1, updates)
         if self.budget.seconds is not None and done == 2 and self.share > 1:  # the first is not charged
             raise SpecError(
                 f"budget.seconds is {whole:g}, and one update alone took {spent:.4g}; give more, and another --out."

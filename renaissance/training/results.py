@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from renaissance.data.corpora import corpora_of
 from renaissance.data.records import DataSet
 from renaissance.evaluation.leaks import CHECKED, Shared
 from renaissance.evaluation.splits import SplitScores
@@ -22,10 +21,11 @@ def results_of(
     *,
     surgery: Mapping[str, Sequence[str]],
     shared: Sequence[Shared],
+    corpora: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
     compute: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what scores.json holds; `compute` are the figures of the ledger that matter most."""
+    """Return what scores.json holds; `corpora` are those of `corpora_of`, `compute` the ledger's main figures."""
     best = {} if trained.best is None else {"best": {**trained.best, "saved": recipe.save_best}}
     models = [(model, scores) for model, splits in found.items() for scores in splits]
     return {
@@ -41,7 +41,7 @@ def results_of(
             **({"stages_not_reached": list(trained.unreached)} if trained.unreached else {}),
         },
         "compute": dict(compute),
-        "corpora": corpora_of(recipe.data),
+        "corpora": list(corpora),
         "overlap": {"checked": CHECKED, "found": [asdict(one) for one in shared]},
         "splits": {scores.name: scores.sizes() for _, scores in models},
         "scores": [{"model": model, **row} for model, scores in models for row in scores.rows()],

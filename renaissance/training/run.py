@@ -13,9 +13,11 @@ import torch
 
 from renaissance.assemble import Assembly
 from renaissance.container import save
+from renaissance.data.corpora import corpora_of
 from renaissance.data.records import DataSet
 from renaissance.durable import write_atomically
 from renaissance.evaluation.leaks import Shared
+from renaissance.evaluation.outcomes import write_outcomes
 from renaissance.evaluation.splits import SplitScores, with_twin
 from renaissance.features.frozen import Stores
 from renaissance.progress import Progress, Silent
@@ -102,6 +104,7 @@ class _Job:
     signals: Signals
     clock: Clock = field(default_factory=Clock)
     shared: list[Shared] = field(default_factory=list)
+    corpora: list[dict[str, Any]] = field(default_factory=list)
     forecast: Mapping[str, Any] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=lambda: Ledger(torch.device("cpu")))
 
@@ -110,6 +113,7 @@ class _Job:
         items = reads_items(self.tasks, self.registry)
         with self.clock("data"):
             data = select_samples(self.recipe, items=items)
+            self.corpora = corpora_of(self.recipe.data)  # their folders may be gone when the training is over
         with self.clock("build"):
             assembly, surgery = start(self.recipe, self.tasks, self.registry, data.train)
         processes = Processes(self.recipe, self.folder)
@@ -119,7 +123,7 @@ class _Job:
         self.shared = check_job(self.recipe, self.tasks, self.registry, assembly, data, stages)
         with self.clock("forecast"):
             parts = parts_of(self.recipe, assembly, stages) if self.recipe.store else {}
-            self.forecast = forecast_facts(self.recipe, assembly, data, parts, steps)
+            self.forecast = forecast_facts(self.recipe, assembly, data, parts, steps, padded=plan.share)
         self.ledger = Ledger(processes.accelerator.device, spares=self.recipe.distributed.strategy != "fsdp")
         with opened(self.written, self.folder, processes.accelerator, self.progress, resume=self.resume) as place:
             self._init_trackers(processes)
@@ -129,7 +133,16 @@ class _Job:
             with self._phase("store"):
                 stores = open_stores(self.recipe, assembly, data, stages, self.progress, processes.first_one_first)
             course = Course(
-                self.recipe, self.tasks.trained, items, data, plan, steps, stages, stores, self.signals, self.progress
+                recipe=self.recipe,
+                tasks=self.tasks.trained,
+                items=items,
+                data=data,
+                plan=plan,
+                steps=steps,
+                stages=stages,
+                stores=stores,
+                signals=self.signals,
+                progress=self.progress,
             )
             return self._work(assembly, surgery, course, processes, place)
 
@@ -171,12 +184,14 @@ class _Job:
                 found["bridge"] = measure_bridge(self.recipe, data, course.stores, self.progress)
         taken = self._taken(processes, course.stores)
         results = results_of(
-            self.recipe, found, trained, data, surgery=surgery, shared=self.shared, seconds=self.clock.seconds,
-            compute=taken["compared"],
+            self.recipe, found, trained, data, surgery=surgery, shared=self.shared, corpora=self.corpora,
+            seconds=self.clock.seconds, compute=taken["compared"],
         )  # fmt: skip
         with processes.whole(assembly) as model:
             if processes.first:
                 write_ledger(self.folder, taken)
+                if asked.outcomes:
+                    write_outcomes(self.folder, found)
                 self._write(model, results, surgery)
         processes.wait()
         for tracker in processes.accelerator.trackers:  # `end_training` would take the process group from the next run

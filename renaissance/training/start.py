@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from renaissance.errors import SpecError
 from renaissance.evaluation.splits import SplitScores
 from renaissance.hub import download
 from renaissance.manifest import model_in
+from renaissance.models.freezing import freeze
 from renaissance.models.recomputing import recompute
 from renaissance.plans import AnyPlan, TaskPlan
 from renaissance.recipe import Recipe
@@ -23,12 +23,13 @@ from renaissance.recipe.start import SavedStart, Surgery
 from renaissance.recipe.training import TaskUse
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
-from renaissance.spec import did_you_mean, shown
+from renaissance.shorthand import parse_part
+from renaissance.spec import PartRule, did_you_mean, shown
 from renaissance.training.labels import with_labels_as_saved, with_labels_of
 from renaissance.training.resizing import resize
 from renaissance.trust import trusted
 from renaissance.uses import TaskSelection
-from renaissance.zoo import bundled
+from renaissance.zoo import shipped
 
 
 def measured_tasks(plan: AnyPlan) -> list[str]:
@@ -139,7 +140,9 @@ def _operated(
     folder, ours = _saved_folder(saved.model)
     assembly = load(folder, registry=registry if ours else trusted(folder, saved.trust, registry))
     spec, resized = resize(assembly, saved.surgery, recipe.seed)
+    spec = spec.model_copy(update={"rules": (*spec.rules, *_rules(saved.surgery))})
     plan = resolve(spec, tasks.options, registry=registry)
+    freeze(assembly.encoder, plan.rules, train_mode=plan.spec.as_published.frozen_in_train_mode)
     plan = replace(plan, tasks=_kept_options(plan.tasks, assembly.plan.tasks, tasks.trained))
     check_trainable(plan, recipe, tasks)
     check_measurable(plan, tasks, trained={*tasks.trained, *assembly.plan.tasks})
@@ -156,6 +159,12 @@ def _operated(
         "dropped": sorted(before - after),
         **({"resized": sorted(resized)} if resized else {}),
     }
+
+
+def _rules(surgery: Surgery) -> list[PartRule]:
+    """Return what a surgery thaws, and then freezes."""
+    thawed = [PartRule(action="trainable", part=parse_part(part)) for part in surgery.thaw]
+    return [*thawed, *(PartRule(action="frozen", part=parse_part(part)) for part in surgery.freeze)]
 
 
 def assemble_tasks(plan: AnyPlan, old: Assembly, seed: int) -> nn.ModuleDict:
@@ -206,7 +215,8 @@ def _saved_folder(name: str) -> tuple[Path, bool]:
     if place.exists() or name.startswith((".", "/", "~")):
         return model_in(place), True
     repository, _, commit = name.partition("@")
-    ships = None if commit or os.environ.get("HF_ENDPOINT") else bundled(repository)
+    revision = commit or None
+    ships = shipped(repository, revision)
     if ships is not None:
         return ships, True
-    return download(repository, revision=commit or None), False
+    return download(repository, revision=revision), False

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch.nn.functional import pad
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, PreTrainedModel
@@ -22,7 +23,7 @@ from tests.builtin.test_transformers_text import CAPTIONS, REAL, build, random_t
 from tests.builtin.test_transformers_vision import CASES, pictures, pretrained, save
 
 # of each way in which a text tower is cut out of its model
-TEXTS = [*sorted(FAMILIES), "albert", "t5"]
+TEXTS = [*sorted(FAMILIES), "albert", "t5", "bart"]
 PADDED = ("siglip_text_model", "siglip2_text_model")
 
 
@@ -35,7 +36,7 @@ def randomised(module: Any) -> Any:
 
 
 def text_tower(model_type: str) -> Any:
-    pooling = "mean" if model_type in ("albert", "t5") else None
+    pooling = "mean" if model_type in ("albert", "t5", "bart") else None
     overrides = {**REAL, "metaclip_2_text_model": {"eos_token_id": 3}}.get(model_type, {})
     return randomised(random_tower(model_type, overrides=overrides, pooling=pooling))
 
@@ -122,6 +123,14 @@ def test_a_tower_that_was_cut_gives_a_model_of_its_length() -> None:
     assert plain.config.num_hidden_layers == len(plain.encoder.layer) == 3
     cut = built("vit", layers=1)
     assert len(cut.to_timm().blocks) == 1
+
+
+@pytest.mark.parametrize("model_type", ["bert", "t5", "bart"])
+def test_what_has_adapters_is_no_plain_model_until_they_are_merged(model_type: str) -> None:
+    tower = text_tower(model_type)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=r".*\.(query|q|q_proj)"), tower)
+    with pytest.raises(CapabilityError, match=r"is no part of .* call model\.merge_adapters\(\) first"):
+        tower.to_transformers()
 
 
 @pytest.mark.parametrize("kind", ["transformers", "timm"])

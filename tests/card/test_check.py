@@ -9,7 +9,7 @@ import pytest
 
 from renaissance.card import YOURS, card_of, check_card, write_card
 from renaissance.container import load
-from renaissance.errors import CardError, ModelFileError
+from renaissance.errors import CardError, ModelFileError, PluginError
 from renaissance.manifest import file_facts, read_manifest, verify_files
 from renaissance.registry import Registry
 from tests.card.cases import TOWERS, edit, edit_json, metadata, saved
@@ -84,6 +84,12 @@ def test_writing_notes_the_card_in_the_manifest_and_leaves_all_else(model: Path)
     load(model, registry=Registry())
 
 
+def test_a_missing_plugin_is_named_with_its_pip_line(model: Path) -> None:
+    edit_json(model / "config.json", lambda config: config["plugins"].update(xyz="renaissance-plugin-xyz 0.3.1"))
+    with pytest.raises(PluginError, match=r"plugin 'xyz'.*pip install renaissance-plugin-xyz==0\.3\.1$"):
+        card_of(model)
+
+
 def test_what_holds_no_model_has_no_card(tmp_path: Path) -> None:
     for call in (card_of, check_card, write_card):
         with pytest.raises(ModelFileError, match="holds no saved model"):
@@ -94,6 +100,9 @@ def test_files_that_no_run_wrote_are_told_of(model: Path) -> None:
     edit_json(model / "scores.json", lambda scores: scores["scores"][-20].pop("chance"))
     with pytest.raises(ModelFileError, match="is not what a run writes"):
         card_of(model)
+    edit_json(model / "scores.json", lambda scores: scores.update(format="one"))
+    with pytest.raises(ModelFileError, match=r"says no format that is known \(1\)\. Copy it from the run again"):
+        card_of(model)
     edit_json(model / "scores.json", lambda scores: scores.update(format=2))
-    with pytest.raises(ModelFileError, match=r"is of format 2, and this renaissance reads 1\. Try: pip install"):
+    with pytest.raises(ModelFileError, match=r"is of format 2, and this renaissance knows up to 1\. Try: pip install"):
         card_of(model)

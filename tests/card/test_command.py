@@ -8,7 +8,8 @@ import pytest
 
 from renaissance.cli import main
 from renaissance.errors import CardError, RenaissanceError
-from tests.card.cases import edit, with_data
+from renaissance.manifest import read_manifest, verify_files, write_manifest
+from tests.card.cases import edit, edit_json, with_data
 
 
 def test_the_command_prints_writes_and_checks(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +33,15 @@ def test_the_command_shortens_paths_on_request(model: Path, capsys: pytest.Captu
     assert main(["card", str(model), "--write", "--shorten-paths"]) == 0
     assert "A path became 'pictures'." in capsys.readouterr().err
     assert main(["card", str(model), "--check"]) == 0
+
+
+def test_paths_in_the_ledger_are_shortened_too(model: Path) -> None:
+    edit_json(model / "ledger.json", lambda ledger: ledger["machine"].update(cpu="/home/ada/cpu"))
+    write_manifest(model)
+    assert main(["card", str(model), "--write", "--shorten-paths"]) == 0
+    assert main(["card", str(model), "--check"]) == 0
+    assert '"cpu": "cpu"' in (model / "ledger.json").read_text()
+    verify_files(model, read_manifest(model))
 
 
 def test_errors_of_cards_are_errors_of_renaissance() -> None:

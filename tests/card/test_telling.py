@@ -19,7 +19,7 @@ from renaissance.card.training import data_table
 from renaissance.card.writing import rendered
 from renaissance.data.corpora import corpora_of
 from renaissance.data.prepared import Writer
-from renaissance.left_out import SavedSource
+from renaissance.saved_config import SavedSource
 from tests.card.cases import FUSION, LABELS, TEXT, TOWERS, VISION, metadata, named_table, saved, with_recipe
 
 

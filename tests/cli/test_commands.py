@@ -35,6 +35,7 @@ COMMANDS = (
     "ledger",
     "card",
     "export",
+    "explain",
     "embed",
     "rank",
 )

@@ -92,6 +92,15 @@ def test_a_relative_folder_is_that_of_the_present_folder(tmp_path: Path, monkeyp
         assert item.images[0].read() == png(number)
 
 
+def test_an_image_is_read_after_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    (item,) = Prepared(Path("out")).items("test")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert item.images[0].read() == png(1)
+
+
 def test_datasets_opens_images_and_items(tmp_path: Path) -> None:
     import datasets
 

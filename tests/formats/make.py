@@ -61,22 +61,23 @@ def main() -> None:
         sys.exit(f"{target} is there, and later versions must read it as it is. Raise the version, or remove it.")
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
-        write(Path())
+        write()
         shutil.copytree(scratch, target)
     print(f"written  {target}: {sum(path.stat().st_size for path in target.rglob('*') if path.is_file()):,} bytes")
 
 
-def write(folder: Path) -> None:
+def write() -> None:
     """Write one of each into the present folder: paths in recipes are relative to it."""
-    write_world(folder / "world", 40, 0, layouts=(LAYOUT,), image_size=16)
-    prepare(LAYOUT, folder / "world" / LAYOUT, folder / "prepared")
-    write_words(folder / "words")
-    run = renaissance.run(RECIPE, out=folder / "run")
-    as_killed(run.folder, folder / "killed")
-    (folder / "answers.json").write_text(json.dumps(answers(run.folder), indent=1) + "\n")
+    world = Path("world")
+    write_world(world, 40, 0, layouts=(LAYOUT,), image_size=16)
+    prepare(LAYOUT, world / LAYOUT, Path("prepared"))
+    write_words(Path("words"))
+    run = renaissance.run(RECIPE, out="run")
+    as_killed(run.folder, Path("killed"))
+    Path("answers.json").write_text(json.dumps(answers(run.folder), indent=1) + "\n")
     for name in (LAYOUT, "images"):
-        shutil.rmtree(folder / "world" / name)  # a corpus as it is published, and pictures: no formats of ours
-    for lock in (path for path in folder.rglob(".*") if path.is_file()):
+        shutil.rmtree(world / name)  # a corpus as it is published, and pictures: no formats of ours
+    for lock in (path for path in Path().rglob(".*") if path.is_file()):
         lock.unlink()
 
 

@@ -64,6 +64,29 @@ def test_every_check_that_applies_is_made() -> None:
     assert check(text()) == tuple(name for name in CHECKS if name != "grid order")
 
 
+def test_checks_leave_the_backbone_as_it_is() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(32)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            normed: Tensor = self.norm(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+            return normed
+
+    def normed(backbone: Any) -> Any:
+        backbone.model.norm = Normed()
+        return backbone
+
+    backbone = normed(vision())
+    parameter = next(backbone.parameters())
+    parameter.grad = torch.ones_like(parameter)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    check(backbone, rebuild=lambda saved: normed(build_vision(VISION, weights="none", saved=saved)))
+    assert [name for name, tensor in backbone.state_dict().items() if not torch.equal(tensor, before[name])] == []
+    assert parameter.grad.eq(1).all()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"depth": 3}, {"width": 64}, {"class_token": False}, {"grid": (2, 8)}, {"patch_size": 8}]
 )
@@ -75,6 +98,16 @@ def test_wrong_facts_are_rejected(wrong: dict[str, Any]) -> None:
 def test_tokens_column_by_column_are_rejected() -> None:
     with pytest.raises(ConformanceError, match="'grid order'"):
         check(changed(vision(), transposed))
+
+
+def test_looking_for_the_grid_of_a_net_with_batch_norms_leaves_their_statistics() -> None:
+    torch.manual_seed(0)
+    net: Any = build_vision(TimmOptions(model="test_resnet", image_size=96), weights="random")
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    broken = changed(net, lambda tokens: tokens.roll(1, dims=1))
+    with pytest.raises(ConformanceError, match="'grid order'"):
+        check(broken)
+    assert [name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])] == []
 
 
 def test_a_text_whose_padding_is_attended_to_is_rejected() -> None:
@@ -134,6 +167,24 @@ def test_a_weight_matrix_whose_gradient_is_zero_is_rejected(change: Callable[[Te
     broken.blocks[1].mlp.fc1 = Around(broken.blocks[1].mlp.fc1, change)
     with pytest.raises(ConformanceError, match=r"'gradients' failed: weight matrices .*'model\.blocks\.1\.mlp\.fc1\.w"):
         check(broken)
+
+
+def test_a_path_that_chance_drops_for_all_inputs_of_one_pass_is_not_rejected() -> None:
+    class Dropped(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            kept: Tensor = self.inner(tokens)
+            return kept * (torch.rand(()) > 0.5) if self.training else kept
+
+    def dropped(backbone: Any) -> Any:
+        for block in backbone.blocks:
+            block.mlp = Dropped(block.mlp)
+        return backbone
+
+    check(dropped(vision()), rebuild=lambda saved: dropped(build_vision(VISION, weights="none", saved=saved)))
 
 
 def test_a_weight_matrix_of_which_the_sign_alone_is_read_is_not_rejected() -> None:

@@ -13,7 +13,7 @@ from renaissance.registry import BUILTIN_MODULE
 from renaissance.testing.conforming import Case, case_id, cases_of, offered
 from renaissance.testing.items import Example, Picture
 
-OFTEN = ("tiny-vit", "tiny-bert")  # of the backbones, whose families the sweep goes through
+OFTEN = ("tiny-vit", "tiny-bert", "post-norm-vit")  # of the backbones, whose families the sweep goes through
 
 
 SUGARCREPE = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")

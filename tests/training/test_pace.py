@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
+from accelerate import Accelerator
 
 from renaissance.cli import main
 from renaissance.errors import SpecError
@@ -16,12 +18,14 @@ from renaissance.recipe import validate_recipe
 from renaissance.recipe.training import Budget, Schedule
 from renaissance.training import clock, loop
 from renaissance.training.clock import Stopwatch
+from renaissance.training.ledger import Ledger
 from renaissance.training.ledger_file import read_ledger
 from renaissance.training.optimiser import factor
 from renaissance.training.pace import Pace
 from renaissance.training.run import Run, run
 
 Recipes = Callable[..., dict[str, Any]]
+CPU = torch.device("cpu")
 QUICK: dict[str, Any] = {"tasks": {"itm": {}}, "evaluation": {"tasks": {"itm": {}}, "untrained": False}}
 
 
@@ -112,6 +116,24 @@ def test_the_first_update_of_a_part_is_not_charged_and_neither_are_pauses(hours:
         hours.now += 100.0
     assert watch.charged() == 10.0
     assert watch.seconds() == 63.0
+
+
+def test_the_updates_that_are_not_charged_are_not_counted_in_what_one_takes(hours: Hours) -> None:
+    pace, ledger, accelerator = (
+        Pace(Budget(seconds=100.0), Schedule(warmup_share=0.5), 2**40),
+        Ledger(CPU),
+        Accelerator(),
+    )
+    watch, done = Stopwatch(), 0
+    for part in (watch, Stopwatch(70.0, charged=20.0, updates=2)):
+        for took in (50.0, 10.0, 10.0):
+            hours.now += took
+            part.charge()
+            done += 1
+        pace.note(done, ledger, part, accelerator)
+        # what is spent, and one update of 10 seconds more, of the warm-up's 50
+        assert pace.factor(done) == pytest.approx(min(1.0, (part.charged() + 10) / 50))
+    assert (watch.updates, part.updates) == (2, 4)
 
 
 def test_seconds_are_spent_by_updates_and_not_by_what_a_start_takes(

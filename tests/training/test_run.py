@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,7 @@ from renaissance.errors import (
 )
 from renaissance.evaluation.evaluate import evaluate
 from renaissance.pretrained import from_pretrained
+from renaissance.progress import Silent
 from renaissance.recipe import load_recipe, validate_recipe
 from renaissance.registry import Plugin, Registry
 from renaissance.toolkit import recompute
@@ -37,6 +38,7 @@ from renaissance.training import loop, update
 from renaissance.training.checkpoint import newest_checkpoint
 from renaissance.training.folder import check_same
 from renaissance.training.run import as_recipe, run
+from tests.evaluation.prepared_cases import captioned, write
 
 Recipes = Callable[..., dict[str, Any]]
 
@@ -230,6 +232,29 @@ def test_scores_say_what_was_measured_on_what_and_after_which_training(whole: Pa
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 100
         assert 0 < row["chance"] <= 100
         assert row["n"] >= row["units"]
+
+
+class Removing(Silent):
+    """Removes a file when the training begins."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def track(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+        if what == "Training":
+            self.file.unlink()
+        yield from items
+
+
+def test_a_manifest_that_is_gone_when_a_training_is_over_loses_neither_the_training_nor_what_it_said(
+    tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    coco = write(tmp_path / "coco", "coco-captions", {"train": captioned(*range(8)), "val": captioned(8, 9)})
+    data, evaluation = {"kind": "prepared", "path": str(coco)}, {"tasks": {"itm": {}}, "untrained": False}
+    recipe = tiny_recipe(data=data, tasks={"itm": {}}, evaluation=evaluation)
+    done = run(recipe, out=tmp_path / "run", progress=Removing(coco / "manifest.json"))
+    assert not (coco / "manifest.json").exists()
+    assert done.scores["corpora"] == [{"name": "", "layout": "coco-captions"}]
 
 
 def test_the_scores_of_a_run_are_those_of_its_saved_model(long_recipe: dict[str, Any], whole: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from PIL import Image
-from renaissance_plugin_naflex.entries import BaseOptions, So400mOptions
+from renaissance_plugin_naflex.entries import BASE, SO400M, BaseOptions
 from renaissance_plugin_naflex.pictures import NaflexProcessor, grids
 from renaissance_plugin_naflex.tower import Naflex, build, config_of
 from safetensors.torch import load_file
@@ -18,11 +18,12 @@ from transformers import Siglip2Config, Siglip2Model, Siglip2VisionModel
 from transformers.models.siglip2.image_processing_siglip2 import Siglip2ImageProcessor
 
 import renaissance
-from renaissance.api import Features, SavedBackbone, VisionInput
+from renaissance.api import BackboneEntry, Features, SavedBackbone, VisionInput
 from renaissance.errors import CapabilityError, HubError, ModelFileError, SpecError
 from renaissance.plain_yaml import parse_yaml
 from renaissance.resolve import resolve
 
+README = Path(__file__).parents[1] / "README.md"
 SIZES: dict[str, Any] = {"layers": 2, "width": 32, "heads": 2, "mlp_width": 48, "patch_size": 8, "positions": 4}
 OPTIONS = BaseOptions(max_patches=20, **SIZES)
 PICTURES = ((90, 30), (25, 80), (64, 64), (300, 7))  # pixels: width and height
@@ -196,14 +197,16 @@ def test_a_repository_that_cannot_be_read_says_the_way_out(tmp_path: Path) -> No
         build(options, weights="pretrained")
 
 
-@pytest.mark.parametrize("options", [BaseOptions(), So400mOptions()], ids=["base", "so400m"])
-def test_the_defaults_are_the_published_sizes(options: BaseOptions) -> None:
-    config = config_of(options)
+@pytest.mark.parametrize("entry", [BASE, SO400M], ids=["base", "so400m"])
+def test_the_parameters_that_are_told_are_those_of_the_defaults(entry: BackboneEntry) -> None:
+    config = config_of(cast(BaseOptions, entry.options()))
     assert config.hidden_size % config.num_attention_heads == 0
     with torch.device("meta"):
         built: nn.Module = Siglip2VisionModel(config)
-    millions = sum(parameter.numel() for parameter in built.parameters()) / 1e6
-    assert round(millions) == {12: 93, 27: 428}[options.layers]
+    told = f"{sum(parameter.numel() for parameter in built.parameters()) / 1e6:.0f}M parameters"
+    assert f", {told}," in entry.summary
+    (row,) = [line for line in README.read_text().splitlines() if f"`naflex:{entry.name}`" in line]
+    assert f", {told} |" in row
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
@@ -223,7 +226,7 @@ def test_a_saved_config_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def of_readme(kind: str) -> str:
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = README.read_text()
     (found,) = re.findall(rf"```{kind}\n(.*?)```", text, re.S)
     return str(found)
 

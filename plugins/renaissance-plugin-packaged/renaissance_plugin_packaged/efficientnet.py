@@ -5,6 +5,7 @@ Letters in shapes: V images, N tokens, D width, C channels, H and W pixels, h an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from renaissance.api import Features, SavedBackbone, VisionInput, Weights
 from renaissance.errors import CapabilityError, ModelFileError
 from renaissance.toolkit.building import build_empty
 from renaissance.toolkit.images import ImageProcessor
-from renaissance.toolkit.layered import layer_indices
+from renaissance.toolkit.layered import LayerState, layer_indices
 from renaissance_plugin_packaged.entries import EfficientNetOptions
 from renaissance_plugin_packaged.files import EFFICIENTNET_WEIGHTS
 
@@ -57,11 +58,11 @@ class EfficientNet(nn.Module):
         state = self.embed(inputs)
         for index in range(len(self.stages)):
             state = self.step(index, state)
-            outputs.append(_tokens(state) if index in wanted else state.new_empty(0))
+            outputs.append(state.hidden)
         return replace(self.finish(state), layers=tuple(outputs[index] for index in wanted))
 
-    def embed(self, inputs: VisionInput) -> Tensor:
-        """Return the feature map [V, C, h, w] before the first stage.
+    def embed(self, inputs: VisionInput) -> LayerState:
+        """Return the feature map before the first stage, as tokens [V, h * w, C] row by row.
 
         Raises:
             CapabilityError: the images are padded or masked.
@@ -71,17 +72,16 @@ class EfficientNet(nn.Module):
                 "packaged:efficientnet-lite0 takes no padded images and no masked patches. Choose another backbone."
             )
         dtype = next(self.parameters()).dtype
-        return cast(Tensor, self.stem(self.processor.normalise(inputs.pixels).to(dtype)))
+        return _state(self.stem(self.processor.normalise(inputs.pixels).to(dtype)))
 
-    def step(self, index: int, state: Tensor) -> Tensor:
-        """Run one stage on a feature map [V, C, h, w]."""
-        return cast(Tensor, self.stages[index](state))
+    def step(self, index: int, state: LayerState) -> LayerState:
+        """Run one stage on a feature map, given and returned as tokens [V, h * w, C]."""
+        return _state(self.stages[index](_map(state)))
 
-    def finish(self, state: Tensor) -> Features:
+    def finish(self, state: LayerState) -> Features:
         """Return the tokens [V, N, D] of the last feature map, and their mean [V, D]."""
-        tokens = _tokens(self.head(state))  # [V, N, D]
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Features(tokens, mask, tokens.mean(dim=1))
+        last = _state(self.head(_map(state)))
+        return Features(last.hidden, last.mask, last.hidden.mean(dim=1))
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """Write the preprocessing; return the config from which `build` builds the backbone again."""
@@ -153,6 +153,17 @@ def _outline(tensors: Mapping[str, Tensor]) -> list[tuple[str, torch.Size, torch
     return [(name.rpartition(".")[2], tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
 
 
-def _tokens(feature_map: Tensor) -> Tensor:
-    """Return tokens [V, h * w, C] of a feature map [V, C, h, w], row by row."""
-    return feature_map.flatten(2).transpose(1, 2)
+def _state(feature_map: Tensor) -> LayerState:
+    """Return a feature map [V, C, h, w] as tokens [V, h * w, C], row by row."""
+    tokens = feature_map.flatten(2).transpose(1, 2)
+    return LayerState(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), ())
+
+
+def _map(state: LayerState) -> Tensor:
+    """Return the feature map [V, C, h, h] of a state; images are square.
+
+    Contiguous, as tokens that were read of a store are not laid out like those that a stage gave, and convolutions
+    choose their kernel by that.
+    """
+    side = math.isqrt(state.hidden.shape[1])
+    return state.hidden.transpose(1, 2).unflatten(2, (side, side)).contiguous()

@@ -109,6 +109,8 @@ def describe_efficientnet(options: EfficientNetOptions) -> Capabilities:
         grid=(side, side),
         pretrained=True,
         trained_on=("ImageNet-1k",),
+        base=False,
+        refused="its blocks take maps of features, and a text has no place in these",
     )
 
 
@@ -123,6 +125,8 @@ def describe_minilm(options: MiniLMOptions) -> Capabilities:
         vocabulary=MINILM_VOCABULARY,
         pretrained=True,
         trained_on=MINILM_DATA,
+        positions="absolute",
+        base=True,
     )
 
 
@@ -137,6 +141,8 @@ def describe_e5(options: E5Options) -> Capabilities:
         vocabulary=E5_VOCABULARY,
         pretrained=True,
         trained_on=E5_DATA,
+        positions="absolute",
+        base=True,
     )
 
 

@@ -15,7 +15,7 @@ import timm
 import torch
 from PIL import Image
 from renaissance_plugin_packaged import e5, efficientnet, files, minilm, register_backbones
-from renaissance_plugin_packaged.bert import Bert
+from renaissance_plugin_packaged.bert import Bert, create
 from renaissance_plugin_packaged.entries import (
     E5,
     EFFICIENTNET,
@@ -25,9 +25,13 @@ from renaissance_plugin_packaged.entries import (
     MiniLMOptions,
 )
 
-from renaissance.api import SavedBackbone, TextInput, Unknown, VisionInput
+import renaissance
+from renaissance.api import Features, Prefix, SavedBackbone, TextInput, Unknown, VisionInput
 from renaissance.errors import CapabilityError, MissingPackageError, ModelFileError, SpecError
+from renaissance.resolve import resolve
+from renaissance.toolkit.canonical import encode_canonical, prefix_canonical
 from renaissance.toolkit.pooling import masked_mean
+from renaissance.toolkit.resuming import goes_on
 
 needs_efficientnet = pytest.mark.skipif(
     find_spec(files.EFFICIENTNET_PACKAGE.module) is None, reason=f"needs: {files.EFFICIENTNET_PACKAGE.install}"
@@ -117,7 +121,19 @@ def test_stages_are_a_fold_and_can_be_asked_for(vision: efficientnet.EfficientNe
         whole = vision(pixels(), layers=(0, -1))
     assert torch.equal(vision.finish(state).tokens, whole.tokens)
     assert whole.layers[0].shape == (2, 32 * 32, 16)
-    assert torch.equal(whole.layers[1], state.flatten(2).transpose(1, 2))
+    assert torch.equal(whole.layers[1], state.hidden)
+
+
+@needs_efficientnet
+def test_the_vision_tower_goes_on_from_a_stage_as_a_store_gives_it(vision: efficientnet.EfficientNet) -> None:
+    assert goes_on(vision)
+    with torch.no_grad():
+        prefix = prefix_canonical(vision, pixels(), 6)
+        stored = Prefix(prefix.tokens.clone(memory_format=torch.contiguous_format), prefix.mask, 6)
+        found = encode_canonical(vision, pixels(), after=stored)
+        whole = encode_canonical(vision, pixels())
+    assert stored.tokens.shape == (2, 2 * 2, 192)
+    assert torch.equal(found.tokens, whole.tokens)
 
 
 def test_images_are_normalised_as_the_weights_were_trained() -> None:
@@ -201,6 +217,60 @@ def test_longer_texts_than_the_tower_takes_are_refused(text: Bert) -> None:
     ids = torch.ones(1, 129, dtype=torch.int64)
     with pytest.raises(SpecError, match="have 129 tokens, but max_tokens is 128"):
         text(TextInput(ids, ids > 0))
+
+
+def others(count: int, *, real: bool) -> Features:
+    tokens = torch.randn(1, count, 384, generator=torch.Generator().manual_seed(1))
+    return Features(tokens, torch.full((1, count), real))
+
+
+@needs_minilm
+def test_its_blocks_also_run_on_tokens_of_another_modality(text: Bert) -> None:
+    inputs = text.processor(["two cups on the long table"])
+    length = inputs.mask.shape[1]
+    with torch.no_grad():
+        plain = text(inputs).tokens
+        own = text.embedded(inputs)
+        alone, padded, joined = (run(text, own, other) for other in (None, others(3, real=False), others(3, real=True)))
+    assert torch.equal(alone, plain)
+    torch.testing.assert_close(padded[:, :length], plain, atol=1e-5, rtol=1e-4)
+    assert joined.shape[1] == length + 3
+    assert not torch.allclose(joined[:, :length], plain, atol=1e-2)
+
+
+def run(tower: Bert, own: Features | None, other: Features | None) -> torch.Tensor:
+    state = tower.join(own, other)
+    for index in range(len(tower.blocks)):
+        state = tower.step(index, state)
+    return tower.finish(state).tokens
+
+
+def test_nothing_to_encode_is_refused() -> None:
+    tower = Bert(create({"layers": 1, "dropout": 0.0}, vocabulary=8), None, {})  # type: ignore[arg-type]  # no texts
+    with pytest.raises(SpecError, match="Neither texts nor other tokens were given"):
+        tower.join(None, None)
+
+
+@needs_minilm
+@pytest.mark.parametrize(
+    "line",
+    [
+        "packaged:minilm(layers=1), one-tower(image_size=32, patch_size=16)",
+        "tiny-vit(layers=1) + packaged:minilm(layers=1), one-tower",
+    ],
+)
+def test_one_tower_models_are_based_on_it_and_take_its_embeddings(line: str, tmp_path: Path) -> None:
+    model = renaissance.build(line, tasks=("itm",))
+    model.save(tmp_path / "model")
+    again = renaissance.from_pretrained(tmp_path / "model")
+    own, loaded = model.assembly.state_dict(), again.assembly.state_dict()
+    assert own.keys() == loaded.keys()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in own.items())
+
+
+def test_a_convolutional_tower_is_no_base() -> None:
+    with pytest.raises(SpecError, match="a text has no place in these"):
+        resolve("packaged:efficientnet-lite0, one-tower")
 
 
 # --- multilingual ---------------------------------------------------------------------------------------------------

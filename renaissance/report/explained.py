@@ -1,0 +1,158 @@
+"""The section of what models look at, from the folders that `renaissance explain` wrote, one for an arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from renaissance.report.blocks import Block, Bullets, Cell, Column, Gallery, Heading, Paragraph, Section, Shown, Table
+from renaissance.report.blocks import number as number_cell
+from renaissance.report.blocks import words as text_cell
+from renaissance.report.pictures import Pictures, inside
+from renaissance.report.results import Results
+from renaissance.report.wording import NOTHING, between, count, decimals, fixed, share
+
+FACTS = "explanation.json"
+ROOM = 500_000  # bytes of pictures
+MOST = 18  # pictures, shared between the arms
+_SIDE = 720
+# of one sample, then of many
+_ORDER = ("sample", "pointing", "drift", "cka", "probes")
+_MAPS = {"attribution": "integrated gradients", "rollout": "attention rollout"}
+
+Facts = Mapping[str, Any]
+
+
+def explanations(results: Results, pictures: Pictures) -> Section:
+    """Return what was found of each arm beside the others, and pictures arm by arm; folders that are gone are said."""
+    found = {one.arm: _read(pictures, one.folder) for one in results.explanations}
+    known = {arm: facts for arm, facts in found.items() if facts is not None}
+    folders = {one.arm: one.folder for one in results.explanations}
+    blocks: list[Block] = [*_shares(known), *_pointing(known)]
+    pictures.room = ROOM
+    for arm, facts in known.items():
+        blocks += _shown(arm, folders[arm], facts, pictures, max(2, MOST // len(known)))
+    gone = [f"{arm}: {folders[arm]} has no {FACTS} that can be read" for arm, facts in found.items() if facts is None]
+    return Section("explanations", "What the models look at", [*blocks, *([Bullets(gone)] if gone else [])])
+
+
+def _read(pictures: Pictures, folder: str) -> Facts | None:
+    path = inside(pictures.folder, folder)
+    try:
+        facts = None if path is None else json.loads((path / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+# --- figures of all arms ----------------------------------------------------------------------------------------------
+
+
+def _shares(known: Mapping[str, Facts]) -> Iterator[Table]:
+    """Yield how much of the explained output each arm owes to the picture."""
+    rows = [(arm, facts, found) for arm, facts in known.items() if (found := _inner(facts, "shares"))]
+    columns = [Column("arm"), Column("output")]
+    names = ("owed to the image", "interval", "lost without the image", "lost without the text", "samples")
+    columns += [Column(name, "number") for name in names]
+    cells = [
+        [
+            text_cell(arm),
+            text_cell(str(_inner(facts, "output").get("name", NOTHING))),
+            _percent(found.get("image_share")),
+            _interval(found.get("image_share_interval"), 100),
+            *(_figure(found.get(name)) for name in ("lost_without_image", "lost_without_text")),
+            _count(found.get("samples")),
+        ]
+        for arm, facts, found in rows
+    ]
+    if cells:
+        yield Table("What the output owes to the image, and to the text", columns, cells)
+
+
+def _pointing(known: Mapping[str, Facts]) -> Iterator[Table]:
+    """Yield how often the maps of each arm point at what a caption names."""
+    columns = [Column("arm"), Column("map")]
+    names = ("hits, %", "interval", "chance, %", "above chance", "interval of it", "other things, %", "pictures")
+    columns += [Column(name, "number") for name in names]
+    cells = [
+        [
+            text_cell(arm),
+            text_cell(_MAPS.get(name, str(name))),
+            _figure(found.get("hits")),
+            _interval(found.get("interval")),
+            _figure(found.get("chance")),
+            _figure(found.get("above_chance")),
+            _interval(found.get("above_chance_interval")),
+            _figure(found.get("other_things")),
+            _count(found.get("samples")),
+        ]
+        for arm, facts in known.items()
+        for name, found in _inner(facts, "pointing").items()
+        if isinstance(found, dict)
+    ]
+    if cells:
+        yield Table("The pointing game: does a map point at what the caption names?", columns, cells)
+
+
+def _inner(facts: Facts, name: str) -> Facts:
+    found = facts.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _figure(value: Any) -> Cell:
+    return number_cell(fixed(value, decimals((value,))), value) if _is_number(value) else number_cell(NOTHING, None)
+
+
+def _percent(value: Any) -> Cell:
+    return number_cell(share(value), value) if _is_number(value) else number_cell(NOTHING, None)
+
+
+def _count(value: Any) -> Cell:
+    return number_cell(count(value), value) if _is_number(value) else number_cell(NOTHING, None)
+
+
+def _interval(ends: Any, times: float = 1) -> Cell:
+    if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))):
+        return number_cell(NOTHING, None)
+    low, high = (times * end for end in ends)
+    return number_cell(between(low, high, 1), low)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _shown(arm: str, folder: str, facts: Facts, pictures: Pictures, most: int) -> Iterator[Block]:
+    """Yield the pictures of an arm, those of one sample first, and what could not be had."""
+    listed = _listed(facts)
+    found = []
+    for one in listed[:most]:
+        name, title = f"explanation-{len(pictures.kept) + 1:02d}", str(one.get("title", one["file"]))
+        picture = pictures.read(f"{folder}/{one['file']}", name, f"{arm}: {title}", side=_SIDE)
+        if picture is not None:
+            found.append(Shown(picture, title, []))
+    missing = facts.get("unavailable")
+    lines = [f"{name}: {reason}" for name, reason in missing.items()] if isinstance(missing, dict) else []
+    if found or lines:
+        yield Heading(arm)
+    text = _inner(facts, "sample").get("text")
+    if found and isinstance(text, str):
+        yield Paragraph(f"Of the pair with the text: {text}", quiet=True)
+    if found:
+        yield Gallery(found, large=True)
+    if lines:
+        yield Bullets(lines)
+    if len(listed) > most:
+        yield Paragraph(f"{len(listed) - most} more pictures are in {folder}.", quiet=True)
+
+
+def _listed(facts: Facts) -> Sequence[Facts]:
+    """Return the pictures that an explanation names, by their sections."""
+    given = facts.get("pictures")
+    known = [one for one in given if isinstance(one, dict) and "file" in one] if isinstance(given, list) else []
+    places = {name: place for place, name in enumerate(_ORDER)}
+    return sorted(known, key=lambda one: places.get(str(one.get("section")), len(places)))

@@ -1,0 +1,253 @@
+"""From a study's folder to its results.json: verdicts with their numbers, scores, compute, curves; the same each time.
+
+Everything is computed from the recorded runs and the design alone: no clock, no path and no order of runs enters, so
+that analysing twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import renaissance
+from renaissance.durable import sha256_of, write_atomically
+from renaissance.errors import StudyError
+from renaissance.studies.arms import Design
+from renaissance.studies.compute import compute, reach
+from renaissance.studies.curves import curves
+from renaissance.studies.facts import arm_facts, stage_facts
+from renaissance.studies.folder import SCORES, StudyFolder
+from renaissance.studies.hypotheses import Interval, Tested, Untested, examined, p_values, seeds_planned, weights_of
+from renaissance.studies.results import Results, collect
+from renaissance.studies.scores import score_rows, variance_rows
+from renaissance.studies.statistics.holm import holm
+from renaissance.studies.statistics.paired import Estimate
+from renaissance.studies.verdicts import verdict_of
+
+FORMAT = 1
+DIGITS = 6
+
+
+def analyse(design: Design, folder: StudyFolder, *, claims: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return what the runs in a study's folder say, and write it as results.json.
+
+    claims: what `renaissance.studies.claims.judge` gave, where the study belongs to a collection.
+
+    Raises:
+        StudyError: results of a run were changed since they were made; nothing is computed from any.
+        OutputError: results.json cannot be written.
+    """
+    results = collect(design, folder)
+    found = [examined(results, hypothesis) for hypothesis in design.study.hypotheses]
+    shares, unshared = variance_rows(results)
+    facts = {
+        "format": FORMAT,
+        "study": _study(results, folder),
+        "arms": arm_facts(design),
+        "stages": _stages(results),
+        "hypotheses": _hypotheses(found, design),
+        "claims": [dict(claim) for claim in claims],
+        "scores": score_rows(results),
+        "compute": compute(results),
+        "reach": reach(results),
+        "variance": shares,
+        "curves": curves(results),
+        "cases": [],
+        "explanations": _explanations(design, folder),
+        "runs": _runs(results, folder),
+        "machine": _machine(results),
+        "notes": [*_notes(results, found), *unshared],
+    }
+    rounded: dict[str, Any] = _rounded(facts)
+    write_atomically(folder.results, json.dumps(rounded, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return rounded
+
+
+def _study(results: Results, folder: StudyFolder) -> dict[str, Any]:
+    design = results.design
+    study = design.study
+    return {
+        "name": study.name,
+        "question": study.question,
+        "scope": study.scope,
+        "preset": design.preset,
+        "about": design.size.about,
+        "verdicts": design.size.verdicts,
+        "primary": study.primary,
+        "reference": study.reference,
+        "digest": _digest(folder),
+        "version": renaissance.__version__,
+        "command": f"renaissance study run {study.name} --preset {design.preset}",
+        "complete": len(results.done) == len(design.runs),
+    }
+
+
+def _digest(folder: StudyFolder) -> str:
+    if not folder.study.is_file():
+        raise StudyError(f"'{folder.study}' is not there: restore it, as results are those of a study.")
+    return sha256_of(folder.study)
+
+
+def _stages(results: Results) -> list[dict[str, Any]]:
+    """Return what each stage is; how many updates it had is measured where its recipe does not tell."""
+    found = stage_facts(results.design)
+    for stage in (stage for stage in found if stage["updates"] is None):
+        runs = [run for arm in results.design.arms for run in results.finished(arm.name, stage["name"])]
+        stage["updates"] = round(sum(run.ledger["updates"] or 0 for run in runs) / max(1, len(runs)))
+    return found
+
+
+# --- hypotheses -------------------------------------------------------------------------------------------------------
+
+
+def _hypotheses(found: Sequence[Tested | Untested], design: Design) -> list[dict[str, Any]]:
+    adjusted = holm(p_values(found)).adjusted
+    return [_hypothesis(one, adjusted[one.hypothesis.name], design) for one in found]
+
+
+def _hypothesis(found: Tested | Untested, p_holm: float, design: Design) -> dict[str, Any]:
+    stated = found.hypothesis
+    return {
+        "name": stated.name,
+        "says": stated.says,
+        "kind": stated.kind,
+        "primary": stated.name == design.study.primary,
+        "metric": stated.metric,
+        "arms": list(stated.arms),
+        "weights": weights_of(stated),
+        "alpha": stated.alpha,
+        **_numbers(found, p_holm),
+        "seeds_needed": seeds_planned(stated),
+        **asdict(verdict_of(found, p_holm, design)),
+    }
+
+
+def _numbers(found: Tested | Untested, p_holm: float) -> dict[str, Any]:
+    if isinstance(found, Untested):
+        stated = found.hypothesis
+        had, nothing = found.differences, ("bootstrap", "p", "p_permutation", "p_holm", "margin", "equivalence")
+        unknown = dict.fromkeys(("sd", "low", "high"))
+        mean = {"mean": had[0], **unknown, "n": 1, "level": 1 - stated.alpha} if had else None
+        return {"n": len(had), "differences": had, "estimate": mean, **dict.fromkeys((*nothing, "seeds_to_decide"))}
+    gain, margin = found.margin.gain, found.margin
+    two_sided = {"p_lower": found.p_lower, "p_upper": found.p_upper}
+    both = None if found.p_lower is None or found.p_upper is None else max(found.p_lower, found.p_upper)
+    return {
+        "n": len(found.differences),
+        "differences": found.differences.tolist(),
+        "estimate": _estimate(found.estimate),
+        "bootstrap": _interval(found.bootstrap),
+        "p": found.p,
+        "p_permutation": found.p_permutation,
+        "p_holm": p_holm,
+        "margin": {
+            "value": margin.value,
+            "share": margin.share,
+            "of": None if margin.of is None else list(margin.of),
+            "gain": None if gain is None else _estimate(gain),
+            "p_gain": margin.p_gain,
+        },
+        "equivalence": None if both is None else {**two_sided, "p": max(both, margin.p_gain or 0.0)},
+        "seeds_to_decide": found.seeds_to_decide,
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in ("mean", "sd", "low", "high", "n", "level")}
+
+
+def _interval(found: Interval) -> dict[str, Any]:
+    return {"low": found.low, "high": found.high, "over": list(found.over)}
+
+
+# --- runs and what is said of them ------------------------------------------------------------------------------------
+
+
+def _runs(results: Results, folder: StudyFolder) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": run.id,
+            "arms": results.design.arms_of(run.id),
+            "stage": run.stage,
+            "seeds": list(run.seeds),
+            **_ended(results, run.id, folder),
+            "command": f"renaissance run runs/{run.id}/recipe.yaml",
+        }
+        for run in results.design.runs.values()
+    ]
+
+
+def _ended(results: Results, run: str, folder: StudyFolder) -> dict[str, Any]:
+    """Return how a run ended, and what it took."""
+    facts: dict[str, Any] = {"state": "waiting", **dict.fromkeys(("seconds", "flops", "scores_sha256", "error"))}
+    if run in results.done:
+        done = results.done[run]
+        facts |= {"flops": done.ledger["flops_as_run"], "scores_sha256": done.record["sha256"][SCORES]}
+        return {**facts, "state": "done", "seconds": done.record["seconds"]}
+    if run in results.failed:
+        record = results.failed[run]
+        error = record["error"]
+        told = None if error is None else {**error, "message": _without_path(error["message"], folder)}
+        return {**facts, "state": "failed", "seconds": record["seconds"], "error": told}
+    return facts
+
+
+def _without_path(message: str, folder: StudyFolder) -> str:
+    for path in sorted({str(folder.path.resolve()), str(folder.path)}, key=len, reverse=True):
+        message = message.replace(f"{path}/", "") if len(path) > 1 else message
+    return message
+
+
+def _machine(results: Results) -> dict[str, Any] | None:
+    """Return what the first run that is done ran on."""
+    first = next((results.done[run] for run in results.design.runs if run in results.done), None)
+    return None if first is None else dict(first.machine)
+
+
+def _notes(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
+    """Return what a reader must know of what is missing."""
+    notes = [f"The run '{run}' failed: {results.fault(run)}." for run in results.design.runs if run in results.failed]
+    if results.waiting:
+        notes.append(f"{len(results.waiting)} of {len(results.design.runs)} runs have not ended.")
+    for one in found:
+        name = one.hypothesis.name
+        if isinstance(one, Untested):
+            notes.append(f"'{name}' was not tested: {one.why}.")
+        notes += [f"'{name}' leaves out {line}." for line in (one.pairs.left_out if one.pairs else ())]
+        if isinstance(one, Tested) and "items" not in one.bootstrap.over:
+            notes.append(f"'{name}': its bootstrap draws no items, as not all runs kept outcomes of the same ones.")
+    machines = {json.dumps(run.machine, sort_keys=True) for run in results.done.values()}
+    if len(machines) > 1:
+        notes.append(f"Runs ran on {len(machines)} different machines or settings: compare no seconds and no memory.")
+    return notes
+
+
+def _explanations(design: Design, folder: StudyFolder) -> list[dict[str, str]]:
+    places = {arm.name: f"explanations/{arm.name}" for arm in design.arms}
+    return [
+        {"arm": arm, "folder": place}
+        for arm, place in places.items()
+        if (folder.path / place / "explanation.json").is_file()
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    """Return data with floats of six significant digits, and None for what is no number."""
+    match value:
+        case np.generic():
+            return _rounded(value.item())
+        case bool() | int() | str() | None:
+            return value
+        case float():
+            return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        case Mapping():
+            return {key: _rounded(inner) for key, inner in value.items()}
+        case Sequence():
+            return [_rounded(inner) for inner in value]
+        case _:
+            raise TypeError(f"not of results: {value!r}")

@@ -1,0 +1,225 @@
+"""The folder of a study: where its runs, records, data and results are, and whether they are still what they were.
+
+study.yaml, design.json    the study as given; its preset, runs by arm and stage, threads and data
+worlds/<name>/             generated data; prepared/<layout> below it is what runs read
+runs/<id>/, logs/<id>.log  run folders, and what each run printed
+records/<id>.json          written last, when a run ended: its state, and digests of what it measured
+search/<arm>.json          the trials of an arm's search
+features/                  the store of frozen features that all runs share
+results.json, report.*     made of all this
+.lock                      held by the process that writes the folder
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
+
+import renaissance
+from renaissance.durable import sha256_of, write_atomically
+from renaissance.errors import OutputError, StudyError
+from renaissance.spec import shown
+from renaissance.studies.arms import Design
+from renaissance.training.folder import state
+from renaissance.training.lock import locked
+
+FORMAT = 1
+SCORES = "scores.json"
+# of a run, what its results are read from; those that a run does not write are left out
+KEPT = (SCORES, "ledger.json", "outcomes.safetensors", "metrics.jsonl", "recipe.yaml")
+# the optimiser's state of a run that is done: nothing reads it again, and it is most of the run's bytes
+DROPPED = ("checkpoints", "blind/checkpoints")
+
+
+class Fault(TypedDict):
+    """Why a run failed: the class of its error, what it says, and the exit code that it has on the command line."""
+
+    type: str
+    message: str
+    exit_code: int
+
+
+class Record(TypedDict):
+    """How a run ended. seconds: of all of its phases where it is done; sha256: by the name of a file in its folder."""
+
+    format: int
+    id: str
+    state: Literal["done", "failed"]
+    sha256: dict[str, str]
+    seconds: float
+    error: Fault | None
+
+
+class StudyFolder:
+    """The places in a study's folder, and the records of its runs."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.study, self.design = self.path / "study.yaml", self.path / "design.json"
+        self.results, self.features = self.path / "results.json", self.path / "features"
+
+    def run(self, run: str) -> Path:
+        """Return the folder of a run."""
+        return self.path / "runs" / run
+
+    def log(self, run: str) -> Path:
+        """Return the file of what a run prints."""
+        return self.path / "logs" / f"{run}.log"
+
+    def record_file(self, run: str) -> Path:
+        """Return the file of a run's record."""
+        return self.path / "records" / f"{run}.json"
+
+    def search(self, arm: str) -> Path:
+        """Return the file of an arm's search."""
+        return self.path / "search" / f"{arm}.json"
+
+    def world(self, name: str) -> Path:
+        """Return the folder of a generated world."""
+        return self.path / "worlds" / name
+
+    def prepared(self, name: str, layout: str) -> Path:
+        """Return the folder of a world's prepared layout."""
+        return self.world(name) / "prepared" / layout
+
+    # --- the study --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep every other process from writing the folder, which is made, while what is inside runs.
+
+        Raises:
+            OutputError: another process does, or the folder cannot be made.
+        """
+        try:
+            for name in ("runs", "logs", "records", "search"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"'{shown(self.path)}' cannot be made ({error.strerror}); choose another --out."
+            ) from None
+        with locked(self.path):
+            yield
+
+    def keep_design(self, design: Design, *, threads: int, data: str | None) -> tuple[int, str | None]:
+        """Note what is run here; return the threads of each run and the folder of data, as they were noted first.
+
+        Other threads would give other sums, and so other weights in the last digits.
+
+        Raises:
+            StudyError: the folder is that of another study, preset or data.
+        """
+        noted = self.designed()
+        same = (noted.get("study"), noted.get("preset")) == (design.study.name, design.preset)
+        if noted and not same:
+            raise StudyError(
+                f"'{self.path}' holds the study '{noted.get('study')}' at preset '{noted.get('preset')}'; choose "
+                "another --out."
+            )
+        if noted.get("data") and data and noted["data"] != data:
+            raise StudyError(
+                f"The runs in '{self.path}' read '{noted['data']}'; give that as --data, or another --out."
+            )
+        threads, data = int(noted.get("threads", threads)), data or noted.get("data")
+        runs: dict[str, dict[str, Any]] = {}
+        for (arm, stage), ids in design.runs_of.items():
+            runs.setdefault(arm, {})[stage] = [list(row) for row in ids]
+        facts = {
+            "format": FORMAT,
+            "study": design.study.name,
+            "preset": design.preset,
+            "version": renaissance.__version__,
+            "threads": threads,
+            "data": data,
+            "runs": runs,
+            "searched": {arm: dict(settings) for arm, settings in design.searched.items()},
+        }
+        write_atomically(self.design, json.dumps(facts, indent=1) + "\n")
+        return threads, data
+
+    def designed(self) -> dict[str, Any]:
+        """Return what design.json holds; {} where there is none yet.
+
+        Raises:
+            StudyError: it cannot be read.
+        """
+        return _json(self.design) or {}
+
+    # --- the records ------------------------------------------------------------------------------------------------
+
+    def record(self, run: str) -> Record | None:
+        """Return how a run ended; None: it did not, or was never begun.
+
+        Raises:
+            StudyError: its record cannot be read.
+        """
+        told = _json(self.record_file(run))
+        if told is not None and set(told) != set(Record.__annotations__):
+            raise _damaged(self.record_file(run))
+        return cast(Record | None, told)
+
+    def record_done(self, run: str) -> Record:
+        """Record that a run is done, with digests of what it measured; its checkpoints are removed."""
+        place = self.run(run)
+        for name in DROPPED:
+            shutil.rmtree(place / name, ignore_errors=True)
+        seconds = sum(json.loads((place / SCORES).read_text(encoding="utf-8"))["seconds"].values())
+        digests = {name: sha256_of(place / name) for name in KEPT if (place / name).is_file()}
+        return self._recorded(run, "done", digests, seconds, None)
+
+    def record_failed(self, run: str, seconds: float, error: Fault) -> Record:
+        """Record that a run failed; its folder stays."""
+        return self._recorded(run, "failed", {}, seconds, error)
+
+    def _recorded(
+        self, run: str, state: Literal["done", "failed"], sha256: dict[str, str], seconds: float, error: Fault | None
+    ) -> Record:
+        record = Record(format=FORMAT, id=run, state=state, sha256=sha256, seconds=round(seconds, 3), error=error)
+        write_atomically(self.record_file(run), json.dumps(record, indent=1) + "\n")
+        return record
+
+    def forget(self, run: str) -> None:
+        """Remove the record of a run that failed, so that it goes on."""
+        self.record_file(run).unlink(missing_ok=True)
+
+    def is_whole(self, run: str) -> bool:
+        """Return whether a run is through, recorded or not."""
+        return (self.run(run) / SCORES).is_file() and state(self.run(run)) == "done"
+
+    def verified(self, run: str) -> Path:
+        """Return the folder of a run that is done, after a look at its files: they are what they were when it ended.
+
+        Raises:
+            StudyError: it is not done, or a file was changed since.
+        """
+        record = self.record(run)
+        if record is None or record["state"] != "done":
+            raise StudyError(f"The run '{run}' in '{self.path}' is not done; run the study to its end.")
+        for name, digest in record["sha256"].items():
+            path = self.run(run) / name
+            if not path.is_file() or sha256_of(path) != digest:
+                raise StudyError(
+                    f"Results of the run '{run}' were changed since they were made ({name}): restore it, or delete "
+                    f"{self.run(run)} and {self.record_file(run)} to run it again."
+                )
+        return self.run(run)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise _damaged(path) from None
+    if not isinstance(told, dict):
+        raise _damaged(path)
+    return told
+
+
+def _damaged(path: Path) -> StudyError:
+    return StudyError(f"'{path}' is damaged: restore it, or delete it, and run the study again.")
