@@ -1,7 +1,8 @@
 """Attention probabilities of modules while they run, whatever computes them.
 
-`scaled_dot_product_attention` gives no probabilities: they are computed again from its queries and keys. Attention that
-is written out gives them as what a softmax over the last of four axes returns. No module is changed for it.
+`scaled_dot_product_attention` gives no probabilities: they are computed again from its queries and keys. What
+`nn.MultiheadAttention` runs is asked for its weights. Attention that is written out gives them as what a softmax over the
+last of four axes returns. No module is changed for it.
 
 Letters in shapes: B inputs, H heads, N queries, M keys, D channels of a head.
 """
@@ -57,12 +58,23 @@ class _Watching(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         named = dict(kwargs or {})
+        if func is F.multi_head_attention_forward:  # what it calls is not seen from here
+            return self._asked(args, named)
         output = func(*args, **named)
         if func is F.scaled_dot_product_attention:
             self._tell(probabilities(*args, **named))
         elif func in _SOFTMAX and output.dim() == 4 and _over_keys(args, named):
             self._tell(output)
         return output
+
+    def _asked(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Return what attention over several heads gives, with its weights only where they were asked for."""
+        asked, mean = named.get("need_weights", True), named.get("average_attn_weights", True)
+        each = {**named, "need_weights": True, "average_attn_weights": False}
+        output, weights = F.multi_head_attention_forward(*args, **each)
+        assert weights is not None
+        self._tell(weights)
+        return output, (weights.mean(-3) if mean else weights) if asked else None
 
 
 def _over_keys(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> bool:

@@ -41,9 +41,9 @@ def words_of(processor: Any, text: str) -> tuple[Word, ...]:
     special = set(processor.facts.special_ids)
     ids: list[int] = given.token_ids[0, given.mask[0]].tolist()
     first = next((place for place, token in enumerate(ids) if token not in special), len(ids))
-    around = processor.lengths([said[0]])[0] - _own(processor, said[0], special)
-    counts = [length - around for length in processor.lengths([" ".join(said[: n + 1]) for n in range(len(said))])]
-    stops = [first + count for count in counts]
+    prefixes: TextInput = processor([" ".join(said[: count + 1]) for count in range(len(said))])
+    around = int(prefixes.mask[0].sum()) - _own(processor, said[0], special)
+    stops = [first + length - around for length in prefixes.mask.sum(1).tolist()]
     words = tuple(map(Word, said, [first, *stops[:-1]], stops))
     if any(word.stop <= word.start for word in words) or _cut(processor, words[-1], special):
         raise SampleError(

@@ -46,6 +46,8 @@ def test_towers_that_take_no_embeddings_are_attributed_at_their_table_of_words(p
     found = integrated_gradients(own, ITM, *inputs(own, pairs[0]))
     assert found.tokens[1:-1].abs().min() > 0
     assert found.tokens[0] == found.tokens[-1] == 0
+    words = words_of(own.encoder.text.processor, pairs[0].text)
+    assert (words[0].start, words[-1].stop) == (1, len(found.tokens) - 1)
 
 
 def test_a_label_of_a_classification_is_attributed(pairs: list[Pair]) -> None:

@@ -21,6 +21,9 @@ from renaissance.explaining.rollout import attention_rollout, rolled
 from renaissance.explaining.tokens import words_of
 from tests.explaining.models import LINES, TEXT, VISION, made
 
+SIZES = '{"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32}'
+OPEN_CLIP = f"open-clip:ViT-B-32(overrides={SIZES})"
+
 
 @pytest.mark.parametrize("kind", ["plain", "bool mask", "float mask", "causal", "grouped", "scaled"])
 def test_probabilities_mix_the_values_as_torch_does(kind: str) -> None:
@@ -56,6 +59,19 @@ def test_recorded_maps_are_the_attentions_that_transformers_gives(implementation
     for layer, wanted in zip(model.encoder.layer, expected, strict=True):
         (found,) = maps[layer]
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_multi_head_attention_of_torch_gives_its_weights_and_the_same_output(asked: bool) -> None:
+    layer, tokens = nn.MultiheadAttention(8, 2, batch_first=True).eval(), torch.randn(3, 5, 8)
+    with torch.no_grad():
+        plain, wanted = layer(tokens, tokens, tokens, average_attn_weights=False)
+        with recorded([layer]) as maps:
+            output, weights = layer(tokens, tokens, tokens, need_weights=asked)
+    torch.testing.assert_close(output, plain)
+    torch.testing.assert_close(maps[layer], [wanted])
+    assert (weights is not None) is asked
+    assert weights is None or torch.allclose(weights, wanted.mean(1))
 
 
 def test_nothing_is_recorded_afterwards() -> None:
@@ -118,6 +134,15 @@ def test_planted_attention_is_found(pairs: list[Pair]) -> None:
     assert found.tokens[1:].argmax() + 1 == 4
     word = next(word for word in words_of(own.encoder.text.processor, text) if word.start <= 4 < word.stop)
     assert found.tokens[word.start : word.stop].sum() > 10 * found.tokens[5:].sum()
+
+
+@pytest.mark.parametrize("line", [f"{OPEN_CLIP} + {TEXT}", f"timm:test_vit(image_size=64) + {TEXT}"])
+def test_towers_of_other_libraries_are_rolled_out(line: str, pairs: list[Pair]) -> None:
+    own = plain_copy(made(f"{line}, random both, concat(width=32)").assembly)
+    given = own.encoder.vision.processor([pairs[0].picture]), own.encoder.text.processor([pairs[0].text])
+    found = attention_rollout(own, Explained("itm"), *given)
+    assert found.patches.min() > 0
+    assert 0.8 < float(found.patches.sum() + found.tokens.sum()) < 1
 
 
 def test_a_tower_without_blocks_is_named(pairs: list[Pair]) -> None:
