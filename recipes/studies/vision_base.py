@@ -4,7 +4,7 @@
     python recipes/studies/vision_base.py --pictures FOLDER --out FOLDER
 
 The teacher runs once over two views of each picture, and what it gave is kept on disk while the student learns it: of
-each patch the teacher's feature there, and of the class token their mean, both standardised by channel. A mirrored view
+each patch the teacher's feature there, and of the class token their mean. A mirrored view
 has the mirrored features, and the student sees half of the patches at a time, which halves its cost. Learned from are
 the pictures that recipes/pictures.yaml trains on: its held-out families and ids, and all of fluent, stay unseen. The
 folder then holds what `post-norm-vit(weights="FOLDER")` reads, and report.json: how good it is.
@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +91,7 @@ class Lessons:
 
     def of_teacher(self) -> Tensor:
         """Return the mean of the teacher's features [V, C] of each view, fp32."""
-        return torch.stack([torch.from_numpy(part).float().mean(0) for part in self.features])
+        return torch.stack([torch.from_numpy(part.astype(np.float32)).mean(0) for part in self.features])
 
     def whole(self, views: int) -> Lessons:
         """Return the first of each picture's views: all of it."""
@@ -98,7 +99,10 @@ class Lessons:
 
 
 class Student(nn.Module):
-    """A tower with linear layers to the teacher's width; `mean` and `deviation` [C] standardise what is learned."""
+    """A tower with linear layers to the teacher's width; what is learned is centred by `mean` [C], and has one scale.
+
+    Channels that hardly vary would count as much as all others if each had its own scale.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -106,9 +110,10 @@ class Student(nn.Module):
     def __init__(self, tower: PostNormViT, lessons: Lessons) -> None:
         super().__init__()
         self.tower = tower
-        some = torch.from_numpy(lessons.features[:: max(1, len(lessons.features) // 1000)]).float().flatten(0, 1)
+        few = lessons.features[:: max(1, len(lessons.features) // 1000)].astype(np.float32)
+        some = torch.from_numpy(few).flatten(0, 1)
         self.register_buffer("mean", some.mean(0))
-        self.register_buffer("deviation", some.std(0) + 1e-3)
+        self.register_buffer("deviation", (some - self.mean).square().mean().sqrt())
         self.patches, self.whole = (nn.Linear(tower.width, len(self.mean)) for _ in range(2))
 
     def forward(
@@ -161,23 +166,40 @@ def teacher_of(plan: Plan) -> Any:
 
 
 def lessons_of(records: Sequence[Record], plan: Plan, teacher: Any, file: Path, *, views: int) -> Lessons:
-    """Run the teacher once over the views of pictures, and keep what it gives in `file`, on the student's grid."""
+    """Run the teacher once over the views of pictures, and keep what it gives in `file`, on the student's grid.
+
+    What is there already, as a run was stopped, is taken as it is.
+    """
     pictures = pictures_of(records)
     chosen = views_of(pictures, plan, views=views)
     side = plan.student.image_size
     grid = side // plan.student.patch_size
     large = teacher.processor.image_size[0]
     pixels = torch.empty((len(chosen), 3, side, side), dtype=torch.uint8)
-    features = np.lib.format.open_memmap(
-        file, mode="w+", dtype=np.float16, shape=(len(chosen), grid * grid, teacher.width)
-    )
+    shape = (len(chosen), grid * grid, teacher.width)
+    partial = file.with_suffix(".partial")
+    known = file.is_file()
+    features = np.load(file, mmap_mode="r") if known else np.lib.format.open_memmap(partial, "w+", np.float16, shape)
     for start in range(0, len(chosen), AT_ONCE):
         part = chosen[start : start + AT_ONCE]
-        seen = torch.stack([_view(pictures[index], large, *rest) for index, *rest in part])
         pixels[start : start + len(part)] = torch.stack([_view(pictures[index], side, *rest) for index, *rest in part])
-        with torch.inference_mode():
-            features[start : start + len(part)] = _on_grid(teacher(VisionInput(seen)).tokens, grid).half().numpy()
+        if not known:
+            seen = torch.stack([_view(pictures[index], large, *rest) for index, *rest in part])
+            with torch.inference_mode():
+                given = _on_grid(teacher(VisionInput(seen)).tokens, grid)
+            features[start : start + len(part)] = given.half().numpy()
+    if not known:
+        features.flush()
+        partial.rename(file)
     return Lessons(pixels, features)
+
+
+def key_of(records: Sequence[Record], plan: Plan, *, views: int) -> str:
+    """Return what tells the teacher's features of these pictures apart from others."""
+    facts = {name: plan.described()[name] for name in ("teacher", "teacher_options", "smallest", "seed")}
+    sizes = (plan.student.image_size, plan.student.patch_size, views)
+    named = json.dumps([facts, sizes, [record.image.name for record in records]])
+    return sha256(named.encode()).hexdigest()[:16]
 
 
 def _view(picture: Tensor, size: int, top: int, left: int, side: int) -> Tensor:
@@ -285,7 +307,8 @@ def make(pictures: Path, out: Path, plan: Plan) -> dict[str, Any]:
     data = load_data(section, cache=cache_folder(), on_bad_sample="error", validation=0)
     train, held = list(data.held), [record for name in HELD_OUT for record in data.splits[name]]
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{name}.npy" for name in ("train", "held")]
+    asked = ((train, plan.views), (held, 1))
+    files = [out / f"features-{key_of(records, plan, views=views)}.npy" for records, views in asked]
     teacher = teacher_of(plan)
     lessons = lessons_of(train, plan, teacher, files[0], views=plan.views)
     unseen = lessons_of(held, plan, teacher, files[1], views=1)

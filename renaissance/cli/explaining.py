@@ -40,7 +40,7 @@ def explain(
     samples: Annotated[
         int, typer.Option("--samples", min=1, help="Pairs of the data; probes take four times it.")
     ] = 64,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of integrated gradients, to begin with.")] = 32,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each part of integrated gradients.")] = 16,
     baseline: Annotated[
         Literal["mean", "white"], typer.Option("--baseline", help="The picture that attributions start from.")
     ] = "mean",
@@ -87,6 +87,7 @@ def _print(folder: Path, facts: Mapping[str, Any]) -> None:
         pointed = [
             (name, f"{row['hits']:.1f}", f"{row['chance']:.1f}", f"{row['other_things']:.1f}")
             for name, row in facts["pointing"].items()
+            if name != "incomplete"
         ]
         print_table(columns, pointed, right=columns[1:])
     for what, why in facts["unavailable"].items():

@@ -1,8 +1,8 @@
 """Attention probabilities of modules while they run, whatever computes them.
 
 `scaled_dot_product_attention` gives no probabilities: they are computed again from its queries and keys. What
-`nn.MultiheadAttention` runs is asked for its weights. Attention that is written out gives them as what a softmax over the
-last of four axes returns. No module is changed for it.
+`nn.MultiheadAttention` runs is asked for its weights. Attention that is written out gives them as what a softmax over
+the last of four axes returns. No module is changed for it.
 
 Letters in shapes: B inputs, H heads, N queries, M keys, D channels of a head.
 """

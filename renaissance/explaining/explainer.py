@@ -30,7 +30,7 @@ FACTS = "explanation.json"
 FORMAT = 1
 WORLD = "world"
 PACKAGES = ("captum", "matplotlib")
-SAMPLES, STEPS = 64, 32
+SAMPLES, STEPS = 64, 16
 # scenes of one thing that probes are fitted to and tested on, for each of the samples asked for
 PROBED = 4
 DIGITS = 6  # significant ones: more would be noise of the last bits
@@ -67,7 +67,7 @@ def explain(
     attributed. data: a folder of prepared data (and its `split`), or "world" for drawn scenes with boxes: `samples`
     pairs for modality shares and similarity of layers; on the world also the pointing game, and linear probes.
     against: the model that it started from, or another: similarity of layers, and drift. task, label: the number that
-    is explained (`itm` before `itc`). steps: of integrated gradients. The same call gives the same bytes.
+    is explained (`itm` before `itc`). steps: of integrated gradients, in each part. The same call gives the same bytes.
 
     Raises:
         CapabilityError: the model gives no number that could be explained.

@@ -3,7 +3,8 @@
 Both go from a baseline to the pair together, in one integral, so that what all of them add up to is the change of the
 output: that is checked each time. The picture's baseline is of one colour: the mean of the tower's normalisation, or
 white. That of the text has the embedding of [MASK], or of padding where there is none, in place of each word; special
-tokens and padding stay, and so get nothing.
+tokens and padding stay, and so get nothing. Where the output turns sharply on its way, that part of the way is halved
+until each part adds up: what all parts add together is what the whole adds.
 
 Letters in shapes: H and W pixels, R and C rows and columns of patches, L tokens, S steps, E width of embeddings.
 """
@@ -26,9 +27,12 @@ from renaissance.explaining.tokens import WordTable, embeddings_given, word_tabl
 from renaissance.spec import shown
 
 Baseline = Literal["mean", "white"]
-STEPS = 32
-# how often the steps are doubled where the attributions do not add up yet
-DOUBLINGS = 4
+Tensors = tuple[Tensor, ...]  # pixels [1, 3, H, W] and embeddings [1, L, E]
+STEPS = 16
+# how often a part of the way is halved where the attributions do not add up yet
+HALVINGS = 8
+# the share of all that may be missed which one part may miss
+OF_A_PART = 1 / 4
 TOLERANCE = 0.02
 # a change of the output below this is compared as if it were this: of nothing, everything is a large share
 LEAST_CHANGE = 1e-2
@@ -40,6 +44,7 @@ class Attribution:
     """What each pixel fp64 [H, W] (summed over its colours) and each token [L] adds to the change of an output.
 
     output, baseline: the output of the pair, and of the baseline. delta: by how much captum finds the sum too large.
+    steps: of each of the `parts` that the way was divided into.
     """
 
     pixels: Tensor
@@ -48,6 +53,7 @@ class Attribution:
     baseline: float
     steps: int
     delta: float
+    parts: int = 1
 
     @property
     def change(self) -> float:
@@ -96,41 +102,66 @@ def integrated_gradients(
 ) -> Attribution:
     """Attribute the output of one picture [1, 3, H, W] with one text [1, L]; see `plain_copy` for the model.
 
-    The steps are doubled up to four times until the attributions add up to the change of the output.
-
     Raises:
-        SpecError: they do not even then, or `baseline` is none.
+        SpecError: the attributions do not add up to the change of the output, or `baseline` is none.
         CapabilityError: the text tower has no word embeddings.
     """
-    for doubling in range(DOUBLINGS + 1):
-        found = _integrated(assembly, output, images, texts, steps << doubling, baseline)
-        if found.gap <= tolerance:
-            break
+    found = attributed(assembly, output, images, texts, steps=steps, tolerance=tolerance, baseline=baseline)
     check_complete(found, tolerance)
     return found
 
 
-def _integrated(
-    assembly: Assembly, output: Explained, images: VisionInput, texts: TextInput, steps: int, baseline: Baseline
+def attributed(
+    assembly: Assembly,
+    output: Explained,
+    images: VisionInput,
+    texts: TextInput,
+    *,
+    steps: int,
+    tolerance: float = TOLERANCE,
+    baseline: Baseline = "mean",
 ) -> Attribution:
+    """Return the attributions of one picture with one text, whether they add up or not: see `check_complete`."""
     pixels = assembly.encoder.vision.processor.normalise(images.pixels)
     table = word_table(assembly, texts)
     with torch.no_grad():
-        inputs = pixels.detach(), table(table.ids).detach()
-        baselines = blank_picture(assembly, pixels, baseline), table(_blank_ids(assembly, texts, table)).detach()
-    forward = _forward(assembly, output, texts, table)
-    parts, delta = IntegratedGradients(forward, multiply_by_inputs=True).attribute(
-        inputs,
-        baselines=baselines,
+        ends = pixels.detach(), table(table.ids).detach()
+        blanks = blank_picture(assembly, pixels, baseline), table(_blank_ids(assembly, texts, table)).detach()
+        forward = _forward(assembly, output, texts, table)
+        last, first = float(forward(*ends)), float(forward(*blanks))
+    allowed = OF_A_PART * tolerance * max(abs(last - first), LEAST_CHANGE)
+    added = [torch.zeros_like(end, dtype=torch.float64) for end in ends]
+    missed, parts = 0.0, 0
+    waiting = [(0.0, 1.0, 0)]
+    while waiting:
+        start, stop, halved = waiting.pop()
+        found, delta = _between(forward, blanks, ends, start, stop, steps)
+        if abs(delta) > allowed and halved < HALVINGS:
+            middle = (start + stop) / 2
+            waiting += [(start, middle, halved + 1), (middle, stop, halved + 1)]
+            continue
+        added = [whole + part.double() for whole, part in zip(added, found, strict=True)]
+        missed, parts = missed + delta, parts + 1
+    tokens = added[1].sum(-1)[0, : texts.mask.shape[1]]
+    return Attribution(added[0].sum(1)[0], tokens, last, first, steps, missed, parts)
+
+
+def _between(
+    forward: Any, blanks: Tensors, ends: Tensors, start: float, stop: float, steps: int
+) -> tuple[Tensors, float]:
+    """Return what a part of the way adds, and by how much that is too much."""
+    places = [
+        tuple(torch.lerp(blank, end, share) for blank, end in zip(blanks, ends, strict=True)) for share in (start, stop)
+    ]
+    found, delta = IntegratedGradients(forward).attribute(
+        places[1],
+        baselines=places[0],
         n_steps=steps,
         method="gausslegendre",
         internal_batch_size=STEPS_A_CALL,
         return_convergence_delta=True,
     )
-    with torch.no_grad():
-        ends = float(forward(*inputs)), float(forward(*baselines))
-    tokens = parts[1].detach().double().sum(-1)[0, : texts.mask.shape[1]]
-    return Attribution(parts[0].detach().double().sum(1)[0], tokens, *ends, steps, float(delta))
+    return tuple(part.detach() for part in found), float(delta)
 
 
 def _forward(assembly: Assembly, output: Explained, texts: TextInput, table: WordTable) -> Any:

@@ -18,7 +18,7 @@ from renaissance.api import TextInput, VisionInput
 from renaissance.assemble import Assembly
 from renaissance.errors import CapabilityError
 from renaissance.explaining.drift import drift
-from renaissance.explaining.gradients import TOLERANCE, Attribution, Baseline, integrated_gradients
+from renaissance.explaining.gradients import TOLERANCE, Attribution, Baseline, attributed, check_complete
 from renaissance.explaining.layers import Layers, layer_features, of_modality
 from renaissance.explaining.outputs import Explained, scores
 from renaissance.explaining.pairs import Labelled, Pair, Pointed
@@ -60,9 +60,8 @@ class Explaining:
         return encoder.vision.processor([pair.picture]), encoder.text.processor([pair.text])
 
     def attributed(self, pair: Pair) -> Attribution:
-        """Return the integrated gradients of a pair."""
-        given = self.inputs(pair)
-        return integrated_gradients(self.own, self.output, *given, steps=self.steps, baseline=self.baseline)
+        """Return the integrated gradients of a pair, whether they add up or not."""
+        return attributed(self.own, self.output, *self.inputs(pair), steps=self.steps, baseline=self.baseline)
 
     def rolled(self, pair: Pair) -> Rollout | None:
         """Return the attention rollout of a pair; None, with the reason noted, where it cannot be had."""
@@ -79,6 +78,7 @@ def sample_section(work: Explaining, pair: Pair) -> dict[str, Any]:
     images, _ = work.inputs(pair)
     _, rows, columns = patch_grid(work.own, images)
     found, rolled = work.attributed(pair), work.rolled(pair)
+    check_complete(found)
     patches, added = found.patches(rows, columns), by_word(found.tokens, words).tolist()
     shares = None if rolled is None else by_word(rolled.tokens, words).tolist()
     seen, said = as_seen(images), [word.text for word in words]
@@ -97,6 +97,7 @@ def sample_section(work: Explaining, pair: Pair) -> dict[str, Any]:
         "added_by_image": float(found.pixels.sum()),
         "added_by_text": float(found.tokens.sum()),
         "steps": found.steps,
+        "parts": found.parts,
         "gap": found.gap,
         "tolerance": TOLERANCE,
         "convergence_delta": found.delta,
@@ -196,20 +197,26 @@ def probes_section(work: Explaining, given: Labelled) -> list[dict[str, Any]]:
 
 
 def pointing_section(work: Explaining, given: Sequence[Pointed]) -> dict[str, Any]:
-    """Return how often maps point at the thing that a caption names, beside chance."""
-    attributed: list[Pointing] = []
-    rolled: list[Pointing] = []
+    """Return how often maps point at the thing that a caption names, beside chance.
+
+    incomplete: attributions that do not add up, which are left out.
+    """
+    points: dict[str, list[Pointing]] = {"attribution": [], "rollout": []}
+    incomplete = 0
     for number, one in enumerate(work.progress.track(given, len(given), "pointing game")):
         images, _ = work.inputs(one.pair)
         _, rows, columns = patch_grid(work.own, images)
         found, attention = work.attributed(one.pair), work.rolled(one.pair)
-        attributed.append(pointing(found.patches(rows, columns), one.named, one.others))
         if attention is not None:
-            rolled.append(pointing(attention.patches, one.named, one.others))
+            points["rollout"].append(pointing(attention.patches, one.named, one.others))
+        if not found.gap <= TOLERANCE:
+            incomplete += 1
+            continue
+        points["attribution"].append(pointing(found.patches(rows, columns), one.named, one.others))
         if number < DRAWN:
-            _draw_pointing(work, number, one, found, attributed[-1])
-    named = {"attribution": attributed, "rollout": rolled}
-    return {name: pointing_summary(points) for name, points in named.items() if points}
+            _draw_pointing(work, number, one, found, points["attribution"][-1])
+    summary: dict[str, Any] = {name: pointing_summary(known) for name, known in points.items() if known}
+    return summary | {"incomplete": incomplete}
 
 
 def _draw_pointing(work: Explaining, number: int, one: Pointed, found: Attribution, pointed: Pointing) -> None:

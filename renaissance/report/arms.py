@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-from renaissance.report.blocks import Block, Cell, Column, Command, Facts, Figure, Folded, Paragraph, Section, Table
+from renaissance.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Command,
+    Facts,
+    Figure,
+    Folded,
+    Paragraph,
+    Section,
+    Table,
+    without_empty,
+)
 from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.charts import size_plot
@@ -31,13 +43,14 @@ def _arm_table(found: list[Arm]) -> Table:
     columns = [Column("arm"), *(Column(factor) for factor in factors), Column("what it is")]
     columns += [Column("parameters", "number"), Column("trained", "number"), Column("no embeddings", "number")]
     columns += [Column("FLOPs a pair", "number"), Column("differs in"), Column("spec", "code")]
-    return Table("The arms", columns, [_arm_row(arm, factors) for arm in found])
+    return without_empty(Table("The arms", columns, [_arm_row(arm, factors) for arm in found]))
 
 
 def _arm_row(arm: Arm, factors: list[str]) -> list[Cell]:
     size = arm.parameters
     sizes = (None, None, None) if size is None else (size.total, size.trainable, size.without_embeddings)
-    about = f"control: {arm.about}" if arm.control and arm.about else "control" if arm.control else arm.about
+    # of an arm of factors its levels say what it is
+    about = f"control: {arm.about}" if arm.control else "" if arm.levels else arm.about
     return [
         text_cell(arm.name),
         *(text_cell(arm.levels.get(factor, NOTHING)) for factor in factors),
@@ -45,7 +58,7 @@ def _arm_row(arm: Arm, factors: list[str]) -> list[Cell]:
         *(number_cell(short(value), value) for value in sizes),
         number_cell(short(arm.flops_a_pair), arm.flops_a_pair),
         text_cell(", ".join(arm.varies) or NOTHING),
-        text_cell(arm.spec),
+        text_cell(arm.spec or NOTHING),
     ]
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from renaissance.report.drawing import Drawing
 from renaissance.report.pictures import Picture
-from renaissance.report.wording import Badge
+from renaissance.report.wording import NOTHING, Badge
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,13 @@ class Section:
     anchor: str
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
+
+
+def without_empty(table: Table) -> Table:
+    """Return a table without the columns in which no row has anything."""
+    kept = [place for place in range(len(table.columns)) if any(row[place] != Cell(NOTHING) for row in table.rows)]
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return Table(table.caption, [table.columns[place] for place in kept], rows)
 
 
 def words(text: str) -> Cell:

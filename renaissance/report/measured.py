@@ -170,6 +170,7 @@ def _spots(results: Results, metric: str) -> Iterator[Spot]:
 def _flops_table(rows: Sequence[Compute]) -> Table:
     keys = [key for key in _FLOPS if any(row.flops.get(key) is not None for row in rows)]
     saved = [key for key in keys if any(row.saving and row.saving.flops.get(key) is not None for row in rows)]
+    saved = [key for key in saved if key != "nothing_frozen"]  # which no arm is run as
     columns = [Column("arm"), Column("stage"), Column("samples", "number")]
     for key in keys:
         columns += [Column(_FLOPS[key], "number"), *([Column("saved", "number")] if key in saved else [])]

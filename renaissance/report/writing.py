@@ -53,7 +53,7 @@ def study_page(results: Results, pictures: Pictures) -> Page:
         kind="report of a study",
         title=study.name,
         asked=study.question,
-        meta=f"Scope: {study.scope}. Preset: {study.preset}.",
+        meta=f"Scope: {study.scope.rstrip('.')}. Preset: {study.preset}.",
         answer=next((hypothesis_told(found) for found in results.ranked), None),
         warning="" if study.complete else f"{count(ended)} of {count(len(results.runs))} runs are done.",
         version=study.version,

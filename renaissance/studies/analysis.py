@@ -22,7 +22,7 @@ from renaissance.studies.compute import compute, reach
 from renaissance.studies.curves import curves
 from renaissance.studies.facts import arm_facts, stage_facts
 from renaissance.studies.folder import SCORES, StudyFolder
-from renaissance.studies.hypotheses import Interval, Tested, Untested, examined, p_values, seeds_planned, weights_of
+from renaissance.studies.hypotheses import Margin, Tested, Untested, examined, p_values, seeds_planned, weights_of
 from renaissance.studies.results import Results, collect
 from renaissance.studies.scores import score_rows, variance_rows
 from renaissance.studies.statistics.holm import holm
@@ -129,40 +129,49 @@ def _hypothesis(found: Tested | Untested, p_holm: float, design: Design) -> dict
 
 def _numbers(found: Tested | Untested, p_holm: float) -> dict[str, Any]:
     if isinstance(found, Untested):
-        stated = found.hypothesis
-        had, nothing = found.differences, ("bootstrap", "p", "p_permutation", "p_holm", "margin", "equivalence")
-        unknown = dict.fromkeys(("sd", "low", "high"))
-        mean = {"mean": had[0], **unknown, "n": 1, "level": 1 - stated.alpha} if had else None
-        return {"n": len(had), "differences": had, "estimate": mean, **dict.fromkeys((*nothing, "seeds_to_decide"))}
-    gain, margin = found.margin.gain, found.margin
-    two_sided = {"p_lower": found.p_lower, "p_upper": found.p_upper}
-    both = None if found.p_lower is None or found.p_upper is None else max(found.p_lower, found.p_upper)
+        return _numbers_untested(found)
     return {
         "n": len(found.differences),
         "differences": found.differences.tolist(),
         "estimate": _estimate(found.estimate),
-        "bootstrap": _interval(found.bootstrap),
+        "bootstrap": {"low": found.bootstrap.low, "high": found.bootstrap.high, "over": list(found.bootstrap.over)},
         "p": found.p,
         "p_permutation": found.p_permutation,
         "p_holm": p_holm,
-        "margin": {
-            "value": margin.value,
-            "share": margin.share,
-            "of": None if margin.of is None else list(margin.of),
-            "gain": None if gain is None else _estimate(gain),
-            "p_gain": margin.p_gain,
-        },
-        "equivalence": None if both is None else {**two_sided, "p": max(both, margin.p_gain or 0.0)},
+        "margin": _margin(found.margin),
+        "equivalence": _equivalence(found),
         "seeds_to_decide": found.seeds_to_decide,
     }
 
 
+def _numbers_untested(found: Untested) -> dict[str, Any]:
+    """Return the difference of the one seed that there may be, without a spread and without a test."""
+    had, unknown = found.differences, dict.fromkeys(("sd", "low", "high"))
+    mean = {"mean": had[0], **unknown, "n": 1, "level": 1 - found.hypothesis.alpha} if had else None
+    nothing = ("bootstrap", "p", "p_permutation", "p_holm", "margin", "equivalence", "seeds_to_decide")
+    return {"n": len(had), "differences": had, "estimate": mean, **dict.fromkeys(nothing)}
+
+
+def _margin(found: Margin) -> dict[str, Any]:
+    return {
+        "value": found.value,
+        "share": found.share,
+        "of": None if found.of is None else list(found.of),
+        "gain": None if found.gain is None else _estimate(found.gain),
+        "p_gain": found.p_gain,
+    }
+
+
+def _equivalence(found: Tested) -> dict[str, float] | None:
+    """Return the tests against both margins, and of the claim "the same", which takes them and that of a gain."""
+    if found.p_lower is None or found.p_upper is None:
+        return None
+    every = max(found.p_lower, found.p_upper, found.margin.p_gain or 0.0)
+    return {"p_lower": found.p_lower, "p_upper": found.p_upper, "p": every}
+
+
 def _estimate(found: Estimate) -> dict[str, Any]:
     return {name: getattr(found, name) for name in ("mean", "sd", "low", "high", "n", "level")}
-
-
-def _interval(found: Interval) -> dict[str, Any]:
-    return {"low": found.low, "high": found.high, "over": list(found.over)}
 
 
 # --- runs and what is said of them ------------------------------------------------------------------------------------
@@ -214,11 +223,15 @@ def _notes(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
     notes = [f"The run '{run}' failed: {results.fault(run)}." for run in results.design.runs if run in results.failed]
     if results.waiting:
         notes.append(f"{len(results.waiting)} of {len(results.design.runs)} runs have not ended.")
+    left_out: dict[str, list[str]] = {}
+    for one in found:
+        for line in one.pairs.left_out if one.pairs else ():
+            left_out.setdefault(line, []).append(f"'{one.hypothesis.name}'")
+    notes += [f"Left out of {', '.join(names)}: {line}." for line, names in left_out.items()]
     for one in found:
         name = one.hypothesis.name
         if isinstance(one, Untested):
             notes.append(f"'{name}' was not tested: {one.why}.")
-        notes += [f"'{name}' leaves out {line}." for line in (one.pairs.left_out if one.pairs else ())]
         if isinstance(one, Tested) and "items" not in one.bootstrap.over:
             notes.append(f"'{name}': its bootstrap draws no items, as not all runs kept outcomes of the same ones.")
     machines = {json.dumps(run.machine, sort_keys=True) for run in results.done.values()}

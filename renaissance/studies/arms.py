@@ -115,6 +115,15 @@ def expand(study: Study, preset: str, *, searched: Mapping[str, Settings] | None
     return Design(found, preset, arms, {run.id: run for run in order}, runs_of, tuned)
 
 
+def every_arm(study: Study, preset: Preset, *, searched: Mapping[str, Settings] | None = None) -> tuple[Arm, ...]:
+    """Return the arms of a study with a preset's settings, without planning their runs.
+
+    Raises:
+        StudyError: as `expand` raises it.
+    """
+    return tuple(_arms(study, preset, dict(searched or {})))
+
+
 # --- arms -------------------------------------------------------------------------------------------------------------
 
 
@@ -205,10 +214,18 @@ def _value(path: str, value: Any) -> Any:
 
 def _runs(study: Study, arm: Arm, stage: str, first: int, runs: dict[str, PlannedRun]) -> Iterator[str]:
     """Plan the runs of an arm's stage below one pretraining seed; yield their ids."""
-    stages = list(study.stages)
-    nested = stages[1 : stages.index(stage) + 1]
+    _, *nested = _chain(study, arm, stage)
     for rest in itertools.product(*(range(study.seeds[name]) for name in nested)):
         yield _plan(study, arm, stage, (first, *rest), runs).id
+
+
+def _chain(study: Study, arm: Arm, stage: str) -> list[str]:
+    """Return the stages in whose seeds those of a stage are nested: the first, those that it starts from, its own."""
+    stages = list(study.stages)
+    earlier = started_from(arm.recipes[stage])
+    if earlier in arm.recipes and earlier in stages[: stages.index(stage)]:
+        return [*_chain(study, arm, earlier), stage]
+    return [stage] if stage == stages[0] else [stages[0], stage]
 
 
 def _plan(study: Study, arm: Arm, stage: str, seeds: tuple[int, ...], runs: dict[str, PlannedRun]) -> PlannedRun:
@@ -223,7 +240,7 @@ def _plan(study: Study, arm: Arm, stage: str, seeds: tuple[int, ...], runs: dict
                 f"'{study.name}', arm '{arm.name}': the stage '{stage}' starts from '@{earlier}', which is no earlier "
                 "stage of this arm; give its start in 'settings', or leave the stage in."
             )
-        before = _plan(study, arm, earlier, seeds[: stages.index(earlier) + 1], runs)
+        before = _plan(study, arm, earlier, seeds[: len(_chain(study, arm, earlier))], runs)
         after = before.id
         recipe["start"]["model"] = f"{REFERENCE}{after}"
     run = PlannedRun("", stage, seeds, recipe, after)

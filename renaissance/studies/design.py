@@ -7,13 +7,17 @@ its value: `pretrain.optimiser.lr: 0.001`. An *arm* is a level of each factor, o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from renaissance.data.world import scene as world_scene
+from renaissance.data.world.kinds import check_compositional, choose_kinds
+from renaissance.errors import SpecError
 from renaissance.recipe.values import Count, NotNegative, Positive
-from renaissance.spec import Strict
+from renaissance.spec import Strict, did_you_mean
 
 PRETRAINING = "pretrain"
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=60)]
@@ -24,14 +28,53 @@ Settings = dict[SettingPath, JsonValue]
 Metric = Annotated[str, StringConstraints(pattern=r"^[^/]+/(?:ledger/[a-z_]+|[^/]+/[^/]+/[^/]+)$", max_length=200)]
 
 
+class Kinds(Strict):
+    """Of which things the scenes of a world are drawn; of all there are, where none are named."""
+
+    shapes: tuple[str, ...] | None = Field(None, strict=False, description="At least 2: [circle, star].")
+    colours: tuple[str, ...] | None = Field(None, strict=False, description="At least 2: [red, blue].")
+    textures: tuple[str, ...] | None = Field(None, strict=False, description="[plain, striped, dotted].")
+    backgrounds: tuple[str, ...] | None = Field(None, strict=False, description="[white, light grey].")
+
+    @property
+    def chosen(self) -> world_scene.Kinds:
+        """The same, as the world takes it.
+
+        Raises:
+            SpecError: there is no such kind, or there are too few.
+        """
+        return choose_kinds(
+            shapes=self.shapes, colours=self.colours, textures=self.textures, backgrounds=self.backgrounds
+        )
+
+
 class World(Strict):
-    """A generated world that the study writes and prepares once, for all of its runs."""
+    """A generated world that the study writes and prepares once, for all of its runs.
+
+    What it leaves at its default stands in no digest, so that studies keep their runs when a key is added.
+    """
 
     size: Count = Field(description="Scenes; 15% each are for validation and test.")
     seed: int = Field(ge=0, le=2**31)
     layouts: tuple[Word, ...] = Field(strict=False, min_length=1, description="'@name/layout' is the prepared folder.")
     languages: tuple[Word, ...] = Field(("en",), strict=False)
     image_size: Count = Field(64, ge=16, le=512, description="Pixels a side.")
+    kinds: Kinds = Field(Kinds(), exclude_if=lambda kinds: kinds == Kinds())
+    compositional: bool = Field(
+        False,
+        exclude_if=lambda held_out: not held_out,
+        description="A split 'test_compositional' in coco-captions, of pairs of shape and colour that no other has.",
+    )
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Self:
+        try:
+            kinds = self.kinds.chosen
+            if self.compositional:
+                check_compositional(kinds)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class Factor(Strict):
@@ -70,6 +113,17 @@ class _Hypothesis(Strict):
     expected: Expected | None = None
 
 
+Stated = TypeVar("Stated", bound=_Hypothesis)
+
+
+def _different(hypothesis: Stated, *fields: str) -> Stated:
+    """Return a hypothesis whose arms in these fields are not the same."""
+    names = [getattr(hypothesis, field) for field in fields]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{' and '.join(repr(field) for field in fields)} name the same arm; name different ones")
+    return hypothesis
+
+
 class Greater(_Hypothesis):
     """A weighted sum of arms is greater than a margin."""
 
@@ -79,8 +133,8 @@ class Greater(_Hypothesis):
 
     @model_validator(mode="after")
     def _contrast(self) -> Self:
-        if abs(sum(self.weights.values())) > 1e-9:
-            raise ValueError("the weights of a contrast sum to 0, as in {vision: 1, none: -1}")
+        if abs(sum(self.weights.values())) > 1e-9 or 0 in self.weights.values():
+            raise ValueError("the weights of a contrast are not 0 and sum to 0, as in {vision: 1, none: -1}")
         return self
 
     @property
@@ -101,6 +155,10 @@ class NoLoss(_Hypothesis):
     floor: Word
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        return _different(self, "arm", "reference", "floor")
+
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms that it compares."""
@@ -114,6 +172,10 @@ class Alike(_Hypothesis):
     arm: Word
     other: Word
     margin: Positive = Field(description="In units of the metric.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        return _different(self, "arm", "other")
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -235,6 +297,34 @@ class Study(Strict):
             for path in control.settings:
                 if not within(path, control.varies):
                     yield f"controls.{name} sets '{path}', which its 'varies' does not name"
+                if stage_of(path) in control.skips:
+                    yield f"controls.{name} sets '{path}' of a stage that it skips"
+        yield from self._arms_named()
+        yield from self._presets_beside()
+
+    def _arms_named(self) -> Iterator[str]:
+        """Yield arms that are called alike, and names of arms that there are not."""
+        names = [*crossed(self), *self.controls]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"two arms are called '{name}'; give the level or the control another name"
+        named = [("arms", self.arms), *((f"presets.{name}.arms", preset.arms) for name, preset in self.presets.items())]
+        named += [(f"the hypothesis '{one.name}'", one.arms) for one in self.hypotheses]
+        named += [("matched", matched.arms) for matched in self.matched]
+        named += [("reference", () if self.reference is None else (self.reference,))]
+        for where, arms in named:
+            for arm in arms:
+                if arm not in names:
+                    listed = did_you_mean(arm, names) or f" The arms are: {', '.join(names)}"
+                    yield f"{where} names no arm of this study: '{arm}'.{listed}"
+
+    def _presets_beside(self) -> Iterator[str]:
+        """Yield what presets say of worlds and searches that there are not."""
+        for name, preset in self.presets.items():
+            for world in preset.worlds:
+                if world not in self.worlds:
+                    yield f"presets.{name} names the world '{world}', and there are: {', '.join(self.worlds) or 'none'}"
+            if preset.trials is not None and self.search is None:
+                yield f"presets.{name} says how many 'trials', and there is no 'search'"
 
     def _stages_named(self) -> Iterator[tuple[str, list[str]]]:
         for name, factor in self.factors.items():
@@ -250,6 +340,11 @@ class Study(Strict):
             yield "search", [self.search.stage, *map(stage_of, self.search.space)]
         yield "targets", [target.stage for target in self.targets]
         yield "matched", [matched.stage for matched in self.matched]
+
+
+def crossed(study: Study) -> list[str]:
+    """Return the names of all arms that the levels of a study's factors make, crossed."""
+    return [".".join(levels) for levels in itertools.product(*(factor.levels for factor in study.factors.values()))]
 
 
 def stage_of(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -82,6 +83,7 @@ def _run(job: Job, progress: Progress) -> None:
         os.environ["RENAISSANCE_CACHE"] = str(Path(cache).absolute())
     before = torch.get_num_threads()
     torch.set_num_threads(job.threads)
+    forget_memory()
     try:
         with chdir(job.folder):
             out = StudyFolder(".").run(job.id)
@@ -89,6 +91,15 @@ def _run(job: Job, progress: Progress) -> None:
                 renaissance.run(dict(job.recipe), out=out, resume=is_run(out), progress=progress)
     finally:
         torch.set_num_threads(before)
+
+
+def forget_memory() -> None:
+    """Give back what runs before have left, so that the peak memory of a run is its own, where the system can do so."""
+    gc.collect()  # models hold themselves in cycles
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, from what is held now
 
 
 class Lines(Silent):
@@ -137,7 +148,6 @@ def main() -> None:
                 finished = work(job, Lines())
             answers.write(json.dumps(asdict(finished)) + "\n")
             answers.flush()
-            gc.collect()  # models hold themselves in cycles; the next run needs the memory
 
 
 def _take_in(jobs: SimpleQueue[Job]) -> None:

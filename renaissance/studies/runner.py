@@ -138,7 +138,7 @@ class _Planned:
         for failed in states["failed"]:
             behind = [run for run in waiting if failed in self._before(self._design.runs[run])]
             if behind:
-                progress.say(f"{len(behind)} runs wait for '{failed}', which failed: {', '.join(behind)}")
+                progress.say(f"Waiting for '{failed}', which failed: {', '.join(behind)}")
         return Outcome(states["done"], states["failed"], waiting)
 
     def _ready(self, run: PlannedRun) -> bool:

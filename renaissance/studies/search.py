@@ -24,7 +24,7 @@ from renaissance.durable import write_atomically
 from renaissance.errors import StudyError
 from renaissance.progress import Progress, Silent, closing
 from renaissance.studies.arms import REFERENCE, Design, PlannedRun, expand, started_from, worlds_of
-from renaissance.studies.design import Range, Search, Settings
+from renaissance.studies.design import Range, Search, Settings, Study
 from renaissance.studies.folder import FORMAT, Record, StudyFolder
 from renaissance.studies.runner import opened_course
 from renaissance.studies.workers import Workers
@@ -125,9 +125,10 @@ class _ArmSearch:
     settings: Settings = field(default_factory=dict)
     asked: optuna.trial.Trial | None = None
     study: optuna.Study = field(init=False)
+    alone: Study = field(init=False)
 
     def __post_init__(self) -> None:
-        self.study = _study(self.search)
+        self.study, self.alone = _study(self.search), _alone(self.design, self.name)
 
     def wanted(self) -> PlannedRun | None:
         """Return the run that the arm waits for; None: its trials are done."""
@@ -243,7 +244,7 @@ def _facts(trial: Trial) -> dict[str, Any]:
 def _runs_of_trial(arm: _ArmSearch, number: int) -> Iterator[PlannedRun]:
     """Yield the runs that a trial takes: those of earlier stages, which trials share where they can, then its own."""
     design, search = arm.design, arm.search
-    recipes = expand(design.study, design.preset, searched={arm.name: arm.settings}).arm(arm.name).recipes
+    recipes = expand(arm.alone, design.preset, searched={arm.name: arm.settings}).arm(arm.name).recipes
     stages = [search.stage]
     while (earlier := started_from(recipes[stages[0]])) is not None:
         stages.insert(0, earlier)
@@ -259,6 +260,13 @@ def _runs_of_trial(arm: _ArmSearch, number: int) -> Iterator[PlannedRun]:
         run = replace(run, id=f"{stage}-trial{f'{number}' if judged else ''}-{_digest(design, recipe)}")
         yield run
         after = run.id
+
+
+def _alone(design: Design, arm: str) -> Study:
+    """Return the study with this arm and one seed alone, which is soon expanded."""
+    size = design.size.model_copy(update={"arms": (arm,), "seeds": {}})
+    changes = {"presets": {design.preset: size}, "seeds": dict.fromkeys(design.study.seeds, 1)}
+    return design.study.model_copy(update=changes)
 
 
 def _judged(recipe: dict[str, Any], search: Search, arm: _ArmSearch) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from renaissance.studies.design import Study
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.library import Given, load, load_study
 from renaissance.studies.linting import check_design
+from renaissance.studies.looking import look
 from renaissance.studies.planning import check_seeds
 from renaissance.studies.runner import Outcome, run_study
 from renaissance.studies.workers import LocalWorkers, Workers
@@ -196,6 +197,8 @@ def _run(
     outcome = run_study(
         design, folder, workers=workers_of(launcher, jobs), progress=progress, data=data, retry_failed=retry_failed
     )
+    if outcome.complete and design.size.verdicts != "none":
+        look(design, folder, progress)
     results = analyse(design, folder)
     return StudyRun(folder.path, outcome, results, write(folder.path).html)
 

@@ -38,7 +38,7 @@ def verdict_of(found: Tested | Untested, p_holm: float, design: Design) -> Verdi
     elif isinstance(found, Untested):
         word, why = "undecided", found.why
     else:
-        word, why = _decided(found, found.p if _primary(hypothesis, design) else p_holm)
+        word, why = _decided(found, None if _primary(hypothesis, design) else p_holm)
     confirmatory, standing = _standing(found, design)
     parts = [why, standing, *([_left_out(found)] if _left_out(found) else [])]
     reason = "; ".join(parts)
@@ -52,27 +52,31 @@ def verdict_of(found: Tested | Untested, p_holm: float, design: Design) -> Verdi
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
-def _decided(found: Tested, p: float) -> tuple[Word, str]:
+def _decided(found: Tested, p_holm: float | None) -> tuple[Word, str]:
+    """Return the verdict, and why. p_holm: what decides in place of the test's own p value."""
+    p = found.p if p_holm is None else p_holm
+    told = _p(p) if p_holm is None else f"{_p(p)} after Holm"
     match found.hypothesis:
         case Greater():
-            return _greater(found, p)
+            return _greater(found, p, told)
         case NoLoss():
-            return _no_loss(found, found.hypothesis, p)
+            return _no_loss(found, found.hypothesis, p, told)
         case Alike():
-            return _alike(found, p)
+            return _alike(found, p, told)
 
 
-def _greater(found: Tested, p: float) -> tuple[Word, str]:
-    alpha, margin, what = found.hypothesis.alpha, _number(found.margin.value), _contrast(found.hypothesis)
+def _greater(found: Tested, p: float, told: str) -> tuple[Word, str]:
+    alpha, margin = found.hypothesis.alpha, _number(found.margin.value)
+    what = f"the contrast {_contrast(found.hypothesis)}"
     if p <= alpha:
-        return "supported", f"{what} is above {margin} ({_p(p)})"
+        return "supported", f"{what} is above {margin} ({told})"
     if found.p_against <= alpha and found.estimate.high <= found.margin.value:
         return "refuted", f"{what} is below {margin} ({_p(found.p_against)})"
     more = _more(found, "a difference as large as the one that was seen")
-    return "undecided", f"{what} is shown to be neither above nor below {margin} ({_p(p)}){more}"
+    return "undecided", f"{what} is shown to be neither above nor below {margin} ({told}){more}"
 
 
-def _no_loss(found: Tested, stated: NoLoss, p: float) -> tuple[Word, str]:
+def _no_loss(found: Tested, stated: NoLoss, p: float, told: str) -> tuple[Word, str]:
     gain, p_gain, share = found.margin.gain, found.margin.p_gain, f"{stated.share:.0%}"
     assert gain is not None, "the margin of no loss is a share of a gain"
     assert p_gain is not None, "which is tested"
@@ -84,21 +88,22 @@ def _no_loss(found: Tested, stated: NoLoss, p: float) -> tuple[Word, str]:
     if p <= stated.alpha:
         assert found.p_upper is not None, "no loss has both margins"
         upper = "and gains no more than that either" if found.p_upper <= stated.alpha else "and may even gain more"
-        return "supported", f"'{stated.arm}' loses less than {what} ({_p(p)}), {upper}"
+        return "supported", f"'{stated.arm}' loses less than {what} ({told}), {upper}"
     if found.p_against <= stated.alpha:
         return "refuted", f"'{stated.arm}' loses more than {what} ({_p(found.p_against)})"
     more = _more(found, "this margin, if truly nothing is lost")
-    return "undecided", f"'{stated.arm}' is shown to lose neither less nor more than {what} ({_p(p)}){more}"
+    return "undecided", f"'{stated.arm}' is shown to lose neither less nor more than {what} ({told}){more}"
 
 
-def _alike(found: Tested, p: float) -> tuple[Word, str]:
-    alpha, margin, what = found.hypothesis.alpha, _number(found.margin.value), _contrast(found.hypothesis)
+def _alike(found: Tested, p: float, told: str) -> tuple[Word, str]:
+    alpha, margin = found.hypothesis.alpha, _number(found.margin.value)
+    what = f"the contrast {_contrast(found.hypothesis)}"
     if p <= alpha:
-        return "supported", f"{what} is within {margin} to either side ({_p(p)})"
+        return "supported", f"{what} is within {margin} to either side ({told})"
     if found.p_against <= alpha:
         return "refuted", f"{what} is beyond {margin} ({_p(found.p_against)})"
     more = _more(found, "this margin, if there is truly no difference")
-    return "undecided", f"{what} is shown to be neither within {margin} nor beyond it ({_p(p)}){more}"
+    return "undecided", f"{what} is shown to be neither within {margin} nor beyond it ({told}){more}"
 
 
 # --- what it counts for -----------------------------------------------------------------------------------------------

@@ -59,7 +59,16 @@ def _written(world: World, place: Path, layouts: list[str]) -> Path:
     if not all((raw / layout).is_dir() for layout in layouts):
         shutil.rmtree(raw, ignore_errors=True)
         base = sorted({_without_language(layout, world) for layout in world.layouts})
-        write_world(raw, world.size, world.seed, world.languages, base, image_size=world.image_size)
+        write_world(
+            raw,
+            world.size,
+            world.seed,
+            world.languages,
+            base,
+            image_size=world.image_size,
+            kinds=world.kinds.chosen,
+            compositional=world.compositional,
+        )
     return raw
 
 

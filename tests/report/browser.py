@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,12 @@ class Browser:
                 raise AssertionError(json.load(error)["value"]["message"]) from None
 
     def open(self, page: Path) -> None:
+        """Open a page and wait until it is there: a driver under load may come back while the one before still is."""
         self.ask("POST", "/url", url=page.as_uri())
+        latest = time.monotonic() + _TIMEOUT
+        while self.run("return [document.URL, document.readyState]") != [page.as_uri(), "complete"]:
+            assert time.monotonic() < latest, f"{page} is never complete"
+            time.sleep(0.05)
 
     def run(self, script: str) -> Any:
         """Return what a script returns."""

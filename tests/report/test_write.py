@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -283,6 +285,19 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(written: Written,
     with pytest.raises(OutputError, match="figures cannot be written"):
         write(folder)
     assert (folder / "report.html").read_bytes() == before
+
+
+def test_without_the_extra_the_error_has_the_line_for_pip(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from renaissance.errors import MissingPackageError\n"
+        "from renaissance.report import write\n"
+        "try: write('.')\n"
+        "except MissingPackageError as error: print(error, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    said = "The figures of reports need the package matplotlib. Try: pip install 'renaissance-vl[study]' False\n"
+    assert done.stdout == said, done.stderr
 
 
 # --- collections ------------------------------------------------------------------------------------------------------

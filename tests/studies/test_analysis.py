@@ -99,7 +99,8 @@ def test_failed_runs_stand_with_their_fault_and_without_a_path(design: Design, t
     assert (run["state"], run["flops"], run["scores_sha256"]) == ("failed", None, None)
     assert run["error"] == {"type": "NonFiniteError", "message": "The loss in x is NaN.", "exit_code": 3}
     assert f"The run '{failed}' failed: NonFiniteError, exit code 3." in facts["notes"]
-    assert any(note.startswith("'no-loss' leaves out pretraining seed 1:") for note in facts["notes"])
+    left_out = "Left out of 'no-loss', 'better', 'alike': pretraining seed 1: "
+    assert any(note.startswith(left_out) for note in facts["notes"])
     assert [one["n"] for one in facts["hypotheses"]] == [2, 2, 2]
 
 

@@ -143,7 +143,7 @@ def test_a_failed_run_is_named_and_stops_only_those_that_start_from_it_until_it_
     assert (record["error"]["type"], record["error"]["exit_code"]) == ("DataError", 4)
     assert str(place) in record["error"]["message"]
     assert any(f"{failed} (high) FAILED" in line and "DataError" in line for line in telling.lines)
-    assert telling.lines[-1] == f"1 runs wait for '{failed}', which failed: {waits}"
+    assert telling.lines[-1] == f"Waiting for '{failed}', which failed: {waits}"
 
     again = Counting()
     assert run_study(study, folder, workers=again) == outcome
@@ -169,13 +169,17 @@ def test_an_error_that_is_a_bug_fails_its_run_alone(study: Any, copied: StudyFol
 
 
 def test_a_study_that_is_stopped_names_the_command_and_ends_as_if_it_never_was(
-    study: Any, whole: StudyFolder, telling: Any, results: Any, tmp_path: Path
+    study: Any, whole: StudyFolder, copied: StudyFolder, telling: Any, results: Any
 ) -> None:
-    folder = StudyFolder(tmp_path / "study")
+    folder = copied
+    for arm in ("low", "high"):
+        (run,) = study.runs_of[arm, "finetune"][0]
+        folder.forget(run)
+        shutil.rmtree(folder.run(run))
     telling.on_line = lambda line: signal.raise_signal(signal.SIGTERM)
     with pytest.raises(
         StoppedError,
-        match=r"1 of 3 runs have ended.* Continue with: renaissance study run tiny --preset smoke --out .*study",
+        match=r"2 of 3 runs have ended.* Continue with: renaissance study run tiny --preset smoke --out .*copied",
     ):
         run_study(study, folder, workers=OwnProcess(), progress=telling)
     outcome = run_study(study, folder, workers=OwnProcess())

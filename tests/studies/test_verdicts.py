@@ -142,7 +142,9 @@ def test_all_but_the_primary_hypothesis_are_corrected_for_those_that_were_stated
 ) -> None:
     hopeless = [greater(f"hopeless-{number}", margin=50.0) for number in range(20)]
     stated = [greater("first"), greater("second"), *hopeless]
-    assert judge(stated, means(60, 60.8), which=which).verdict == verdict
+    found = judge(stated, means(60, 60.8), which=which)
+    assert found.verdict == verdict
+    assert ("after Holm" in found.reason) == (which == 1)
 
 
 @pytest.mark.parametrize("verdicts", ["exploratory", "none"])

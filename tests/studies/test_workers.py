@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from renaissance.errors import SpecError, StoppedError
 from renaissance.studies.folder import StudyFolder
+from renaissance.studies.job import forget_memory
 from renaissance.studies.runner import run_study
 from renaissance.studies.workers import LocalWorkers, OwnProcess
 
@@ -123,3 +125,19 @@ def test_threads_are_those_that_are_told_or_an_equal_part_of_the_cores(
 def test_no_workers_are_refused() -> None:
     with pytest.raises(SpecError, match="at least one worker, and not 0"):
         LocalWorkers(0)
+
+
+def peak_memory() -> int:
+    """Return the greatest memory that this process has held, in kilobytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system keeps the peak")
+def test_the_peak_memory_of_a_run_is_not_that_of_the_run_before() -> None:
+    before = torch.ones(2**27)  # 512 MB
+    peak = peak_memory()
+    assert peak > 2**19
+    del before
+    forget_memory()
+    assert peak_memory() < peak - 2**18

@@ -11,7 +11,8 @@ from renaissance.data.layouts import Problems, RawImage, RawItem
 from renaissance.data.readers.streams import json_items
 from renaissance.data.readers.texts import clean_texts
 
-SPLITS = ("train", "restval", "val", "test")
+# the last one is that of a generated world, beside those that are published
+SPLITS = ("train", "restval", "val", "test", "test_compositional")
 
 
 @dataclass(frozen=True, slots=True)

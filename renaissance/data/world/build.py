@@ -19,10 +19,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from renaissance.data.world.kinds import narrowed
 from renaissance.data.world.layouts import WRITERS
 from renaissance.data.world.layouts.site import IMAGES, SUFFIXES, Figures, dumped, save, stored
 from renaissance.data.world.render import render
-from renaissance.data.world.worlds import IMAGE_SIZE, SPLITS, Picture, World, draw_world
+from renaissance.data.world.scene import ALL, Kinds
+from renaissance.data.world.worlds import IMAGE_SIZE, Picture, World, draw_world
 from renaissance.errors import OutputError, SpecError
 from renaissance.spec import did_you_mean, shown
 
@@ -44,17 +46,22 @@ def write_world(
     *,
     image_size: int = IMAGE_SIZE,
     processes: int = 1,
+    kinds: Kinds = ALL,
+    compositional: bool = False,
 ) -> dict[str, Any]:
     """Write a world of `size` scenes in some layouts, by default in all, and return what `world.json` says.
+
+    kinds: of what the scenes are drawn, made by `choose_kinds`. compositional: the layouts of Karpathy and Fei-Fei
+    (COCO, Flickr30k) have a split 'test_compositional' too, of pairs of shape and colour that no other split has.
 
     The same arguments give the same bytes, whatever the number of processes. The folder is written whole or not at all.
 
     Raises:
-        SpecError: a language or layout is unknown, or a size cannot be.
+        SpecError: a language or layout is unknown, a size cannot be, or there are too few kinds.
         OutputError: `out` exists, or cannot be written.
     """
     chosen = _chosen(layouts)
-    world = draw_world(size, seed, languages, image_size)
+    world = draw_world(size, seed, languages, image_size, kinds=kinds, compositional=compositional)
     try:
         if out.exists():
             raise OutputError(f"'{out}' exists already. Choose another folder, or remove it.")
@@ -86,13 +93,15 @@ def _fill(root: Path, world: World, layouts: Sequence[str], processes: int) -> d
         for of_layout in run(partial(_write, root, world), layouts):
             figures |= of_layout
     (root / SCENES).write_text("".join(_lines(world)), encoding="utf-8", newline="\n")
+    fewer = narrowed(world.kinds)
     manifest = {
         "format": FORMAT,
         "size": len(world.pictures),
         "seed": world.seed,
         "languages": list(world.languages),
         "image_size": world.image_size,
-        "scenes": {split: len(world.by_split[split]) for split in SPLITS},
+        "scenes": {split: len(world.by_split[split]) for split in world.splits},
+        **({"kinds": fewer} if fewer else {}),
         "layouts": sorted(layouts),
         "figures": dict(sorted(dumped(figures).items())),
     }

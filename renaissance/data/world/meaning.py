@@ -12,24 +12,13 @@ from itertools import combinations, permutations
 from random import Random
 from typing import Literal
 
-from renaissance.data.world.scene import (
-    COLOURS,
-    OPPOSITE,
-    PLACES,
-    SHAPES,
-    SIZES,
-    TEXTURES,
-    Relation,
-    Scene,
-    Thing,
-)
+from renaissance.data.world.scene import OPPOSITE, PLACES, Kinds, Relation, Scene, Thing
 
 Comparison = Literal["larger", "smaller"]
 Kind = Literal[
     "add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj", "order"
 ]  # SugarCrepe's seven, and the same words in another order
 
-VALUES: dict[str, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES}
 # how often a caption compares sizes, and how often it says what is not there
 COMPARED_SHARE = 0.06
 ABSENT_SHARE = 0.04
@@ -217,8 +206,9 @@ def _placed(group: Group, thing: Thing, random: Random, detail: float) -> Group:
 def _missing(scene: Scene, random: Random) -> Noun:
     """Return a kind of which there is nothing."""
     while True:
-        noun = Noun(random.choice(SHAPES), random.choice(COLOURS) if random.random() < 0.7 else None)
-        if not those(noun, scene):
+        kinds = scene.kinds
+        noun = Noun(random.choice(kinds.shapes), random.choice(kinds.colours) if random.random() < 0.7 else None)
+        if not those(noun, scene) and not kinds.withholds(noun.shape, noun.colour):
             return noun
 
 
@@ -242,16 +232,16 @@ def _facts(scene: Scene, order: list[int], random: Random) -> tuple[Fact, ...]:
 
 def distortions(meaning: Caption, scene: Scene, random: Random) -> Iterator[Distortion]:
     """Yield what differs from a caption in one thing, and is beyond doubt false of the scene, in random order."""
-    found = list(_distorted(meaning, random))
+    found = list(_distorted(meaning, random, scene.kinds))
     random.shuffle(found)
     for distortion in found:
         if distortion.meaning != meaning and verdict(distortion.meaning, scene) is False:
             yield distortion
 
 
-def _distorted(caption: Caption, random: Random) -> Iterator[Distortion]:
+def _distorted(caption: Caption, random: Random, kinds: Kinds) -> Iterator[Distortion]:
     for i, group in enumerate(caption.groups):
-        yield from _renamed(caption, i, random)
+        yield from _renamed(caption, i, random, kinds)
         if group.place is not None:
             place = random.choice([name for name in PLACES if name != group.place])
             yield Distortion("replace_rel", _with(caption, i, replace(group, place=place)))
@@ -260,18 +250,20 @@ def _distorted(caption: Caption, random: Random) -> Iterator[Distortion]:
         facts = (*caption.facts[:i], replace(fact, relation=other), *caption.facts[i + 1 :])
         yield Distortion("replace_rel", replace(caption, facts=facts))
     yield from _swapped(caption)
-    added = Group(Noun(random.choice(SHAPES), random.choice(COLOURS)))
+    added = Group(Noun(random.choice(kinds.shapes), random.choice(kinds.colours)))
     if caption.total is None and caption.groups[-1].number:
         yield Distortion("add_obj", replace(caption, groups=(*caption.groups, added)))
 
 
-def _renamed(caption: Caption, i: int, random: Random) -> Iterator[Distortion]:
+def _renamed(caption: Caption, i: int, random: Random, kinds: Kinds) -> Iterator[Distortion]:
     """Yield the caption with another, or one more, attribute or shape in group `i`."""
     group = caption.groups[i]
-    for attribute, values in VALUES.items():
+    for attribute, values in kinds.values.items():
         said = getattr(group.noun, attribute)
-        value = random.choice([value for value in values if value != said])
-        noun = replace(group.noun, **{attribute: value})
+        others = [value for value in values if value != said]
+        if not others:
+            continue
+        noun = replace(group.noun, **{attribute: random.choice(others)})
         kind: Kind = "replace_obj" if attribute == "shape" else "add_att" if said is None else "replace_att"
         yield Distortion(kind, _with(caption, i, replace(group, noun=noun)))
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import Literal
 
 from renaissance.data.world.grammar import Voice, finished
-from renaissance.data.world.meaning import VALUES, Comparison, Noun, stands, those
+from renaissance.data.world.meaning import Comparison, Noun, stands, those
 from renaissance.data.world.references import (
     Reference,
     phrase_of,
@@ -44,6 +44,7 @@ Form = Literal["exists", "is", "stands", "lies", "how many", "colour", "shape", 
 
 MIRRORED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "middle": "middle"}
 NAMED = (("shape",), ("colour",), ("shape", "colour"), ("shape", "colour"), ("shape", "size", "colour"))
+FORMS: tuple[Literal["colour", "shape", "size", "texture"], ...] = ("colour", "shape", "size", "texture")
 # small things are more frequent, because large ones do not always fit
 SMALL_KEPT = 0.64
 # How often a possible question is asked, so that the numbers of a form are equally frequent: the rarer a scene that
@@ -139,11 +140,11 @@ def _pairs(scene: Scene, random: Random) -> Iterator[tuple[Asked, Asked]]:
     """Yield questions with the answers yes and no, of which each text is as likely as the other."""
     yield _exists(scene, random)
     for i, thing in enumerate(scene.things):
-        attribute = random.choice(("colour", "size", "texture"))
+        attribute = random.choice(_telling(scene, ("colour", "size", "texture")))
         subject = plan_reference(scene, i, random, unsaid=(attribute,)) if _open(scene, i, attribute, random) else None
         if subject is not None:
             here = getattr(thing, attribute)
-            there = random.choice([value for value in VALUES[attribute] if value != here])
+            there = random.choice([value for value in scene.kinds.values[attribute] if value != here])
             yield Asked("is", subject, here), Asked("is", subject, there)
         if thing.place not in (None, "middle"):
             subject = plan_reference(scene, i, random, located=False)
@@ -153,15 +154,20 @@ def _pairs(scene: Scene, random: Random) -> Iterator[tuple[Asked, Asked]]:
             yield from _standing(scene, i, j, random)
 
 
+def _telling(scene: Scene, attributes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those attributes in which things of the scene's world differ at all."""
+    return tuple(name for name in attributes if len(scene.kinds.values[name]) > 1)
+
+
 def _exists(scene: Scene, random: Random) -> tuple[Asked, Asked]:
-    thing = random.choice(scene.things)
-    said = random.choice(
-        (("shape",), ("colour",), ("shape", "colour"), ("shape", "colour"), ("shape", "size", "colour"))
-    )
+    thing, values = random.choice(scene.things), scene.kinds.values
+    said = random.choice(NAMED)
+    if len(said) == 1 and all(those(Noun(**{said[0]: value}), scene) for value in values[said[0]]):
+        said = ("shape", "colour")  # there is one of each shape, or colour
     here = Noun(**{name: getattr(thing, name) for name in said})
     there = here
-    while those(there, scene):
-        there = Noun(**{name: random.choice(VALUES[name]) for name in said})
+    while those(there, scene) or scene.kinds.withholds(there.shape, there.colour):
+        there = Noun(**{name: random.choice(values[name]) for name in said})
     return Asked("exists", Reference(here)), Asked("exists", Reference(there))
 
 
@@ -201,7 +207,7 @@ def _numbers(scene: Scene, random: Random) -> list[Asked]:
         options = [(Noun(), len(scene.things))]
     else:
         wanted = random.choice(tuple(KEPT[form]))
-        nouns = [Noun(**{form: value}) for value in VALUES[form]]
+        nouns = [Noun(**{form: value}) for value in scene.kinds.values[form]]
         options = [(noun, wanted) for noun in nouns if len(those(noun, scene)) == wanted]
     if not options:
         return []
@@ -210,8 +216,9 @@ def _numbers(scene: Scene, random: Random) -> list[Asked]:
 
 
 def _others(scene: Scene, random: Random) -> Iterator[Asked]:
+    forms = [form for form in FORMS if form in _telling(scene, FORMS)]
     for i, thing in enumerate(scene.things):
-        for form in ("colour", "shape", "size", "texture"):
+        for form in forms:
             asked = _open(scene, i, form, random)
             subject = plan_reference(scene, i, random, unsaid=(form,)) if asked else None
             if subject is not None:

@@ -6,7 +6,7 @@ Lengths are shares of the picture's side; x grows to the right, y downwards.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, Literal
 
@@ -45,11 +45,44 @@ INSIDE_SHARE = 0.15
 TWIN_SHARE = 0.1
 RADII = {"small": (0.12, 0.14), "large": (0.21, 0.25)}
 MARGIN = 0.02
+# of the pairs of a shape and a colour, one in so many is held out where a world has a compositional split
+HELD_PAIRS = 4
 GAP = 0.03
 # one direction must exceed the other by this factor, so that nobody would argue
 CLEARLY = 1.4
 # and in a direction that is less than this share of the other, nothing is shifted
 BARELY = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Of what scenes are drawn, and what texts about them name. withheld: compositional pairs are left out."""
+
+    shapes: tuple[str, ...] = SHAPES
+    colours: tuple[str, ...] = COLOURS
+    textures: tuple[str, ...] = TEXTURES
+    backgrounds: tuple[str, ...] = BACKGROUNDS
+    withheld: bool = False
+
+    @property
+    def values(self) -> dict[str, tuple[str, ...]]:
+        """What each attribute of a thing may be."""
+        return {"shape": self.shapes, "colour": self.colours, "size": SIZES, "texture": self.textures}
+
+    def withholds(self, shape: str | None, colour: str | None) -> bool:
+        """Return whether a shape in a colour is not to be drawn or named."""
+        return self.withheld and shape is not None and colour is not None and is_compositional(shape, colour)
+
+
+ALL = Kinds()
+
+
+def is_compositional(shape: str, colour: str) -> bool:
+    """Return whether a shape in a colour is kept for the compositional split: a fourth of the colours of each shape.
+
+    The same pairs in every world, so that no world trains on what another one holds out.
+    """
+    return (SHAPES.index(shape) - COLOURS.index(colour)) % HELD_PAIRS == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +132,11 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is in a picture."""
+    """What is in a picture. kinds: what else it could have been, of which questions and false captions are made."""
 
     background: str
     things: tuple[Thing, ...]
+    kinds: Kinds = field(default=ALL, compare=False, repr=False)
 
     def relation(self, one: int, other: int) -> Relation | None:
         """Return how thing `one` stands to thing `other`; None where it could be argued."""
@@ -155,12 +189,13 @@ class Scene:
         }
 
 
-def draw_scene(random: Random) -> Scene:
-    """Draw a scene; the state of `random` alone decides which."""
-    background = random.choice(BACKGROUNDS)
+def draw_scene(random: Random, kinds: Kinds = ALL) -> Scene:
+    """Draw a scene of some kinds of things; the state of `random` alone decides which."""
+    background = random.choice(kinds.backgrounds)
     count = random.choices(COUNTS, COUNT_WEIGHTS)[0]
-    if count == 2 and random.random() < INSIDE_SHARE / COUNT_WEIGHTS[1]:
-        return Scene(background, _nested(random))
+    round_ones = [shape for shape in ROUND_ENOUGH if shape in kinds.shapes]
+    if count == 2 and random.random() < INSIDE_SHARE / COUNT_WEIGHTS[1] and round_ones:
+        return Scene(background, _nested(random, kinds, round_ones), kinds)
     while True:
         sizes = [random.choice(SIZES) for _ in range(count)]
         radii = [random.uniform(*RADII[size]) for size in sizes]
@@ -169,27 +204,30 @@ def draw_scene(random: Random) -> Scene:
             break
     things: list[Thing] = []
     for size, radius, (x, y) in zip(sizes, radii, centres, strict=True):
-        shape, colour = _kind(things, random)
-        things.append(Thing(shape, colour, size, random.choice(TEXTURES), round(x, 4), round(y, 4), round(radius, 4)))
-    return Scene(background, tuple(things))
+        shape, colour = _kind(things, random, kinds)
+        texture = random.choice(kinds.textures)
+        things.append(Thing(shape, colour, size, texture, round(x, 4), round(y, 4), round(radius, 4)))
+    return Scene(background, tuple(things), kinds)
 
 
-def _kind(others: list[Thing], random: Random) -> tuple[str, str]:
+def _kind(others: list[Thing], random: Random, kinds: Kinds) -> tuple[str, str]:
     """Return shape and colour, those of another thing now and then, so that there is something to count."""
     if others and random.random() < TWIN_SHARE:
         return others[-1].shape, others[-1].colour
     while True:
-        kind = random.choice(SHAPES), random.choice(COLOURS)
+        kind = random.choice(kinds.shapes), random.choice(kinds.colours)
         if kind not in [(thing.shape, thing.colour) for thing in others]:
             return kind
 
 
-def _nested(random: Random) -> tuple[Thing, ...]:
-    """Return a large plain thing and a small one of another colour on it, the larger first."""
-    outer, inner = random.sample(COLOURS, 2)
+def _nested(random: Random, kinds: Kinds, round_ones: list[str]) -> tuple[Thing, ...]:
+    """Return a large thing, plain if it can be, and a small one of another colour on it, the larger first."""
+    outer, inner = random.sample(kinds.colours, 2)
     x, y = random.uniform(0.36, 0.64), random.uniform(0.36, 0.64)
-    wide = Thing(random.choice(ROUND_ENOUGH), outer, "large", "plain", round(x, 4), round(y, 4), 0.32)
-    small = Thing(random.choice(SHAPES), inner, "small", random.choice(TEXTURES), round(x, 4), round(y, 4), 0.12)
+    ground = "plain" if "plain" in kinds.textures else kinds.textures[0]
+    wide = Thing(random.choice(round_ones), outer, "large", ground, round(x, 4), round(y, 4), 0.32)
+    shape, texture = random.choice(kinds.shapes), random.choice(kinds.textures)
+    small = Thing(shape, inner, "small", texture, round(x, 4), round(y, 4), 0.12)
     return wide, small
 
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Literal
 
 from renaissance.data.world.grammar import Voice, finished
-from renaissance.data.world.meaning import VALUES, Comparison, Noun, stands, those
+from renaissance.data.world.meaning import Comparison, Noun, stands, those
 from renaissance.data.world.references import Reference, phrase_of, plan_reference
 from renaissance.data.world.scene import Relation, Scene
 
@@ -99,7 +99,9 @@ def _nouns(named: tuple[str, ...], scenes: tuple[Scene, Scene], random: Random) 
     """Return the kinds of what is there, and as many others."""
     things = [thing for scene in scenes for thing in scene.things]
     here = [Noun(**{name: getattr(thing, name) for name in named}) for thing in things]
-    return here + [Noun(**{name: random.choice(VALUES[name]) for name in named}) for _ in here]
+    kinds = scenes[0].kinds
+    others = [Noun(**{name: random.choice(kinds.values[name]) for name in named}) for _ in here]
+    return here + [noun for noun in others if not kinds.withholds(noun.shape, noun.colour)]
 
 
 def statement(scenes: tuple[Scene, Scene], truth: bool, random: Random, language: str) -> str:

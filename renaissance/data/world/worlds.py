@@ -3,24 +3,29 @@
 What a scene is made of (its background, and how often each shape, colour, size and texture occurs) decides its split.
 So no scene of one split is in another, whatever the seed and the size; and two scenes that differ only in what belongs
 to what, as Winoground's do, are in the same one.
+
+A world may have a compositional split beside them: of scenes of the test split with a shape in a colour that no other
+scene of the world has, though others have the shape, and others the colour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Literal
 
 from renaissance.data.hashing import stable_hash
+from renaissance.data.world.kinds import check_compositional
 from renaissance.data.world.languages import find_language
-from renaissance.data.world.scene import Scene, draw_scene
+from renaissance.data.world.scene import ALL, Kinds, Scene, draw_scene, is_compositional
 from renaissance.errors import SpecError
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "test_compositional"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+COMPOSITIONAL: Split = "test_compositional"
 IMAGE_SIZE = 128
 SMALLEST = 40
 LARGEST = 100_000
@@ -28,6 +33,8 @@ LARGEST = 100_000
 HELD_OUT = 15
 # every so many-th training picture is one of COCO's restval, which lie in the folder of val2014
 RESTVAL = 10
+# draws in a row that bring no new scene, after which a world is said to have no more
+EXHAUSTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +68,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class World:
-    """Pictures, training ones first, and the languages in which they are told of."""
+    """Pictures, training ones first, of what they are drawn, and the languages in which they are told of."""
 
     seed: int
     image_size: int
     languages: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    kinds: Kinds = ALL
+    compositional: bool = False
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Its splits."""
+        return (*SPLITS, COMPOSITIONAL) if self.compositional else SPLITS
 
     @cached_property
     def by_split(self) -> dict[Split, tuple[Picture, ...]]:
         """The pictures of each split."""
-        return {split: tuple(picture for picture in self.pictures if picture.split == split) for split in SPLITS}
+        return {split: tuple(picture for picture in self.pictures if picture.split == split) for split in self.splits}
 
     def random(self, *key: object) -> Random:
         """Return the source of randomness for one purpose: nothing else draws from it."""
@@ -85,14 +99,36 @@ def split_of(scene: Scene) -> Split:
     return "train" if share >= 2 * HELD_OUT else "val" if share < HELD_OUT else "test"
 
 
-def draw_world(size: int, seed: int, languages: Sequence[str], image_size: int = IMAGE_SIZE) -> World:
-    """Draw a world of `size` scenes, 15% of them for each of val and test.
+def draw_world(
+    size: int,
+    seed: int,
+    languages: Sequence[str],
+    image_size: int = IMAGE_SIZE,
+    *,
+    kinds: Kinds = ALL,
+    compositional: bool = False,
+) -> World:
+    """Draw a world of `size` scenes, 15% of them for each split but that for training.
 
     No two scenes of val, and no two of test, have the same background and things that look the same.
 
     Raises:
-        SpecError: the size, a language, or the size of the pictures cannot be.
+        SpecError: the size, a language, or the size of the pictures cannot be, or there are too few kinds.
     """
+    _check(size, languages, image_size)
+    if compositional:
+        check_compositional(kinds)
+    held = round(size * HELD_OUT / 100)
+    drawn = World(seed, image_size, tuple(languages), (), kinds, compositional)
+    pictures: list[Picture] = []
+    for split in drawn.splits:
+        count = held if split != "train" else size - held * (len(drawn.splits) - 1)
+        for scene in _scenes(drawn, split, count):
+            pictures.append(Picture(len(pictures) + 1, split, scene))
+    return replace(drawn, pictures=tuple(pictures))
+
+
+def _check(size: int, languages: Sequence[str], image_size: int) -> None:
     if not SMALLEST <= size <= LARGEST:
         raise SpecError(f"A world has {SMALLEST} to {LARGEST:,} scenes, not {size:,}. Choose another --size.")
     if not 16 <= image_size <= 1024:
@@ -101,25 +137,35 @@ def draw_world(size: int, seed: int, languages: Sequence[str], image_size: int =
         raise SpecError("Name at least one language, and none twice: --languages en,de,es.")
     for language in languages:
         find_language(language)
-    held = round(size * HELD_OUT / 100)
-    pictures: list[Picture] = []
-    for split, count in (("train", size - 2 * held), ("val", held), ("test", held)):
-        assert split in SPLITS
-        for scene in _scenes(split, count, seed):
-            pictures.append(Picture(len(pictures) + 1, split, scene))
-    return World(seed, image_size, tuple(languages), tuple(pictures))
 
 
-def _scenes(split: Split, count: int, seed: int) -> list[Scene]:
-    random = Random(stable_hash("world scenes", seed, split))
+def _scenes(world: World, split: Split, count: int) -> list[Scene]:
+    random = Random(stable_hash("world scenes", world.seed, split))
+    kinds = replace(world.kinds, withheld=world.compositional and split != COMPOSITIONAL)
     seen: set[object] = set()
     found: list[Scene] = []
+    missed = 0
     while len(found) < count:
-        scene = draw_scene(random)
-        if split_of(scene) != split:
+        if missed == EXHAUSTED:
+            raise SpecError(
+                f"These kinds of things make no {count} different scenes for the split '{split}', but {len(found)}. "
+                "Choose a smaller --size, or name more --shapes, --colours, --textures or --backgrounds."
+            )
+        missed += 1
+        scene = draw_scene(random, kinds)
+        if not _belongs(scene, split, world):
             continue
         looks = scene.background, tuple(sorted(thing.looks for thing in scene.things))
         if split == "train" or looks not in seen:
             seen.add(looks)
             found.append(scene)
+            missed = 0
     return found
+
+
+def _belongs(scene: Scene, split: Split, world: World) -> bool:
+    if split_of(scene) != ("test" if split == COMPOSITIONAL else split):
+        return False
+    if not world.compositional:
+        return True
+    return any(is_compositional(thing.shape, thing.colour) for thing in scene.things) == (split == COMPOSITIONAL)

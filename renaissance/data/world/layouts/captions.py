@@ -9,7 +9,7 @@ from typing import Any
 
 from renaissance.data.world.layouts.site import Figure, Figures, Site, lots, sites
 from renaissance.data.world.telling import Told, tell_split
-from renaissance.data.world.worlds import SPLITS, Picture, Split, World
+from renaissance.data.world.worlds import Picture, Split, World
 
 CAPTIONS = 5
 URL = "http://world.invalid/{corpus}/{name}"
@@ -50,7 +50,7 @@ def _flickr_entry(picture: Picture) -> tuple[str, dict[str, Any]]:
 def _write_karpathy(
     root: Path, world: World, layout: str, dataset: str, entry: Callable[[Picture], tuple[str, dict[str, Any]]]
 ) -> Mapping[str, Figures]:
-    pages: Pages = [page for split in SPLITS for page in tell_split(world, dataset, split, CAPTIONS)]
+    pages: Pages = [page for split in world.splits for page in tell_split(world, dataset, split, CAPTIONS)]
     figures: dict[str, Figures] = {}
     for language, site in sites(root, layout, world):
         images = []
@@ -61,7 +61,7 @@ def _write_karpathy(
             site.image(coco_file(picture) if dataset == "coco" else flickr_file(picture), picture)
             site.knows(str(known["split"]), key, texts)
         site.json(f"dataset_{dataset}.json", {"images": images, "dataset": dataset})
-        figures[site.name] = {split: _retrieval(world, split, CAPTIONS) for split in ("val", "test")}
+        figures[site.name] = {split: _retrieval(world, split, CAPTIONS) for split in world.splits if split != "train"}
     return figures
 
 

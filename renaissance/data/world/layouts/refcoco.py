@@ -158,7 +158,12 @@ def _refs(site: Site, referred: list[Referred], language: str) -> Iterator[dict[
 
 
 def _category(picture: Picture, index: int) -> int:
-    return SHAPES.index(picture.scene.things[index].shape) + 1
+    return _number(picture.scene.things[index].shape)
+
+
+def _number(shape: str) -> int:
+    """Return the id of a category, in every world the same."""
+    return SHAPES.index(shape) + 1
 
 
 def _figure(referred: list[Referred]) -> Figure:
@@ -218,7 +223,7 @@ def _detections(pictures: list[Picture], world: World, style: Style) -> Iterator
             yield _detected(picture, index, around, _category(picture, index), random.uniform(0.7, 0.99))
         side = world.image_size / 5
         spot = random.uniform(0, 4 * side), random.uniform(0, 4 * side), side, side
-        yield _detected(picture, 9, spot, random.randrange(len(SHAPES)) + 1, random.uniform(0.05, 0.3))
+        yield _detected(picture, 9, spot, _number(random.choice(world.kinds.shapes)), random.uniform(0.05, 0.3))
 
 
 def _near(exact: Box, random: Random) -> Box:

@@ -8,7 +8,6 @@ from typing import Any
 
 from renaissance.data.world.layouts.asked import Posed, pose, question_figure
 from renaissance.data.world.layouts.site import Figures, Site, sites
-from renaissance.data.world.meaning import VALUES
 from renaissance.data.world.worlds import World
 
 ANNOTATORS = 10
@@ -27,8 +26,8 @@ TYPES = {
     "texture": "what kind of",
     "side": "where is the",
 }
+# answers beside the values of the attributes that are asked for
 OTHERWISE: Mapping[str, tuple[str, ...]] = {
-    **VALUES,
     "how many": ("0", "1", "2", "3", "4"),
     "side": ("left", "right"),
 }
@@ -97,7 +96,7 @@ def _type(posed: Posed) -> str:
 
 def _answers(posed: Posed, world: World) -> list[str]:
     random = world.random("annotators", _id(posed))
-    known = ("yes", "no") if posed.kind == "yes/no" else OTHERWISE[posed.asked.form]
+    known = ("yes", "no") if posed.kind == "yes/no" else {**world.kinds.values, **OTHERWISE}[posed.asked.form]
     wrong = [answer for answer in known if answer != posed.answer]
     answers = [posed.answer] * ANNOTATORS
     for place in random.sample(range(ANNOTATORS), random.choice(ERRORS)):

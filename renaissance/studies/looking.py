@@ -1,0 +1,158 @@
+"""What one model of each arm does, to look at: what it retrieves, right and wrong, and what explains its choices.
+
+Of each arm the first seeds are taken, and of the samples of its last stage the first ones: nothing is picked.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from renaissance.data.records import Record
+from renaissance.durable import replacing, write_atomically
+from renaissance.errors import CapabilityError, SpecError
+from renaissance.explaining import explain
+from renaissance.pretrained import from_pretrained
+from renaissance.progress import Progress
+from renaissance.recipe import Recipe, load_recipe
+from renaissance.recipe.data import ImagesData, PreparedData, WorldData
+from renaissance.studies.arms import Design
+from renaissance.studies.folder import StudyFolder
+from renaissance.training.samples import select_samples
+
+CASES = "cases.json"
+GALLERY = 200  # pictures among which is retrieved
+SHOWN = 6  # right cases, and as many wrong ones, of each direction
+TOP = 5
+SIDE = 192  # pixels, of the pictures of cases
+
+
+def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
+    """Write cases/<arm>/ and explanations/<arm>/ where they are not there yet.
+
+    An arm whose model was not trained for it, or whose data are items with labels, has none.
+    """
+    arms = [arm for arm in design.arms if _model(design, folder, arm.name) is not None]
+    for arm in progress.track(arms, len(arms), "Looking at each arm"):
+        run = _run(design, arm.name)
+        samples = _samples(folder, run)
+        if not samples:
+            continue
+        model = folder.run(run) / "model"
+        try:
+            _write_cases(folder.path / "cases" / arm.name, arm.name, run, model, samples)
+            _write_explanation(folder.path / "explanations" / arm.name, model, samples[0])
+        except (CapabilityError, SpecError) as error:
+            progress.say(f"'{arm.name}' is not looked at: {error}")
+
+
+def cases_of(folder: StudyFolder, arms: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the cases of these arms, as results.json has them."""
+    places = [folder.path / "cases" / arm / CASES for arm in arms]
+    return [case for place in places if place.is_file() for case in json.loads(place.read_text(encoding="utf-8"))]
+
+
+def _run(design: Design, arm: str) -> str:
+    """Return the run of an arm's last stage with the first seeds."""
+    last = list(design.arm(arm).recipes)[-1]
+    return design.runs_of[arm, last][0][0]
+
+
+def _model(design: Design, folder: StudyFolder, arm: str) -> Path | None:
+    record = folder.record(_run(design, arm))
+    done = record is not None and record["state"] == "done"
+    return folder.run(_run(design, arm)) / "model" if done else None
+
+
+def _samples(folder: StudyFolder, run: str) -> list[Record]:
+    """Return the first images with captions of the first split that a run measured; none where these are items."""
+    with chdir(folder.path):  # what a run reads is told from there
+        recipe: Recipe = load_recipe(folder.run(run).relative_to(folder.path) / "recipe.yaml")
+        if not isinstance(recipe.data, ImagesData | PreparedData | WorldData):
+            return []
+        try:
+            splits = select_samples(recipe).splits
+        except SpecError:
+            return []
+        return [record for record in next(iter(splits.values())) if isinstance(record, Record)][:GALLERY]
+
+
+# --- what is retrieved ------------------------------------------------------------------------------------------------
+
+
+def _write_cases(place: Path, arm: str, run: str, model: Path, samples: Sequence[Record]) -> None:
+    if place.exists():
+        return
+    pictures = [_picture(record) for record in samples]
+    found = from_pretrained(model).embed(images=pictures, texts=[record.captions[0] for record in samples])
+    assert found.images is not None
+    assert found.texts is not None
+    likeness = found.images @ found.texts.T  # [images, texts]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as staging:
+        cases = [
+            *_cases("image->text", likeness, samples, arm, run),
+            *_cases("text->image", likeness.T, samples, arm, run),
+        ]
+        for case in cases:
+            number = case.pop("picture")
+            name = f"{number:03d}.png"
+            _small(pictures[number]).save(staging / name)
+            case["image"] = f"cases/{arm}/{name}"
+        write_atomically(staging / CASES, json.dumps(cases, indent=1, ensure_ascii=False) + "\n")
+
+
+def _cases(
+    kind: str, likeness: torch.Tensor, samples: Sequence[Record], arm: str, run: str
+) -> Iterator[dict[str, Any]]:
+    """Yield the first right queries and the first wrong ones; likeness: [queries, candidates], its own on the diagonal.
+
+    A query is right where no other candidate is as near; a caption that two images share is either's.
+    """
+    texts = [record.captions[0] for record in samples]
+    left = {True: SHOWN, False: SHOWN}
+    for query, row in enumerate(likeness):
+        order = row.argsort(descending=True, stable=True)[:TOP].tolist()
+        right = texts[order[0]] == texts[query]
+        if left[right]:
+            left[right] -= 1
+            best = [
+                {"text": texts[other], "score": round(float(row[other]), 4), "right": texts[other] == texts[query]}
+                for other in order
+            ]
+            yield {
+                "arm": arm,
+                "run": run,
+                "query": texts[query],
+                "kind": kind,
+                "picture": query,
+                "right": right,
+                "top": best,
+            }
+
+
+def _picture(record: Record) -> Image.Image:
+    return Image.open(io.BytesIO(record.image.read())).convert("RGB")
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+# --- what explains it -------------------------------------------------------------------------------------------------
+
+
+def _write_explanation(place: Path, model: Path, sample: Record) -> None:
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    explain(model, place, image=_picture(sample), text=sample.captions[0])
