@@ -31,7 +31,7 @@ help:
 	@echo 'make torture    kill and resume runs about a thousand times; hours'
 	@echo 'make tasks      every task: small trained models beside four fools, in minutes'
 	@echo 'make zoo        train the models that ship, and their towers; write docs/zoo.md: TWICE=--twice trains each again'
-	@echo 'make vision-base  distil the vision base of the one-tower study into $(VISION_BASE); a quarter of an hour'
+	@echo 'make vision-base  distil the vision base of the one-tower study into $(VISION_BASE); twenty minutes'
 	@echo 'make explain    what the models that ship look at; write the table in docs/explaining.md'
 	@echo 'make power      how often the statistics of studies err on planted effects; write docs/power.md'
 	@echo 'make blind      trained models beside their blind twins, three seeds; write docs/blind.md (hours)'

@@ -26,7 +26,7 @@ def rows(name: str, facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the rows of a model, one a map."""
     shares = facts["shares"]
     share = f"{_interval(100 * shares['image_share'], [100 * end for end in shares['image_share_interval']])}"
-    found = []
+    found: list[tuple[str, ...]] = []
     for kind in ("attribution", "rollout"):
         row = facts["pointing"][kind]
         above = _interval(row["above_chance"], row["above_chance_interval"])
@@ -41,7 +41,7 @@ def _interval(value: float, ends: list[float]) -> str:
 
 def table() -> str:
     """Return the table of all models."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS)]
+    lines: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS)]
     with tempfile.TemporaryDirectory() as folder, closing(Bars()) as progress:
         for name in MODELS:
             done = explain(f"renaissance/{name}", Path(folder) / name, data="world", samples=SAMPLES, progress=progress)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,9 @@ from renaissance.api import VisionInput
 from renaissance.assemble import assemble, encoder_report
 from renaissance.builtin.post_norm_entries import PostNormOptions
 from renaissance.builtin.post_norm_vit import PostNormViT, build, write_weights
+from renaissance.data.load import load_data
 from renaissance.errors import ModelFileError, SpecError
+from renaissance.recipe.data import ImagesData
 from renaissance.resolve import resolve
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "studies" / "vision_base.py"
@@ -85,6 +88,24 @@ def test_the_recipe_makes_a_base_that_a_one_tower_model_takes(
     line = f'post-norm-vit(weights="{tmp_path / "base"}", {WRITTEN}), one-tower(max_tokens=16)'
     assembly = assemble(resolve(line))
     assert {name for name in encoder_report(assembly).copied if "blocks" in name}
+
+
+def test_what_a_stopped_run_kept_of_the_teacher_is_taken_as_it_is(
+    recipe: ModuleType, pictures: Path, tmp_path: Path, cache: Path
+) -> None:
+    records = load_data(ImagesData(path=str(pictures), hold_out=()), cache=cache, on_bad_sample="error", validation=0)
+    plan = recipe.Plan(student=PostNormOptions(**SIZES), teacher="tiny-vit", teacher_options={})
+    first, again = (
+        recipe.lessons_of(records.held[:3], plan, recipe.teacher_of(plan), tmp_path / "kept.npy", views=2)
+        for _ in range(2)
+    )
+    assert first.pixels.shape == (6, 3, 32, 32)
+    assert torch.equal(first.pixels, again.pixels)
+    assert first.features.any()
+    np.save(tmp_path / "kept.npy", np.zeros_like(first.features))
+    taken = recipe.lessons_of(records.held[:3], plan, recipe.teacher_of(plan), tmp_path / "kept.npy", views=2)
+    assert not taken.features.any()
+    assert recipe.key_of(records.held[:3], plan, views=2) != recipe.key_of(records.held[:3], plan, views=1)
 
 
 def test_a_mirrored_view_has_the_mirrored_features(recipe: ModuleType) -> None:

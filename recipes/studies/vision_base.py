@@ -86,7 +86,7 @@ class Lessons:
         pixels, features = self.pixels[rows], torch.from_numpy(self.features[rows.numpy()]).float()
         if mirrored:
             side = round(features.shape[1] ** 0.5)
-            pixels, features = pixels.flip(-1), features.unflatten(1, (side, side)).flip(2).flatten(1, 2)
+            pixels, features = pixels.flip(-1), features.reshape(len(features), side, side, -1).flip(2).flatten(1, 2)
         return VisionInput(pixels), features
 
     def of_teacher(self) -> Tensor:

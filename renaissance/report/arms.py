@@ -20,7 +20,7 @@ from renaissance.report.blocks import (
 from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.charts import size_plot
-from renaissance.report.results import Arm, Results, Run
+from renaissance.report.facts import Arm, Results, Run
 from renaissance.report.wording import NOTHING, count, duration, listed, short
 
 _PART = re.compile(r"(\d+) of (\d+)\b")

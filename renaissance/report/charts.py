@@ -24,12 +24,12 @@ from renaissance.report.drawing import (
     drawn,
     paper,
 )
-from renaissance.report.results import Arm, Curve, Parameters, Variance
+from renaissance.report.facts import Arm, Curve, Parameters, Variance
 from renaissance.report.wording import metric_name, share, short
 
 # units of a drawing
 _LEFT, _GAP, _PANEL, _AXIS, _BETWEEN = 48, 28, 200, 50, 24
-_LETTERS = 24  # of a name in a legend
+_LETTERS = 30  # of a name in a legend
 _SOURCES = {"pretraining": "pretraining seed", "finetuning": "fine-tuning seed", "items": "items"}
 MOST_POINTS = 120
 

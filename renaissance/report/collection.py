@@ -9,8 +9,8 @@ import renaissance
 from renaissance.report.blocks import Block, Cell, Column, Command, Facts, Figure, Link, Section, Table
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.effects import effect_plot
+from renaissance.report.facts import Claim, Results
 from renaissance.report.rendering import Page
-from renaissance.report.results import Claim, Results
 from renaissance.report.verdicts import WEIGHTS, claims_told, hypothesis_told
 from renaissance.report.wording import BADGES, count, listed
 

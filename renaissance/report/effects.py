@@ -24,7 +24,7 @@ from renaissance.report.drawing import (
     drawn,
     paper,
 )
-from renaissance.report.results import Hypothesis
+from renaissance.report.facts import Hypothesis
 from renaissance.report.wording import BADGES, effect, ledger_key, level_of, listed, margin, metric_name
 
 _HEAD, _FOOT = 26, 46

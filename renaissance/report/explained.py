@@ -9,8 +9,8 @@ from typing import Any
 from renaissance.report.blocks import Block, Bullets, Cell, Column, Gallery, Heading, Paragraph, Section, Shown, Table
 from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
+from renaissance.report.facts import Results
 from renaissance.report.pictures import Pictures, inside
-from renaissance.report.results import Results
 from renaissance.report.wording import NOTHING, between, count, decimals, fixed, share
 
 FACTS = "explanation.json"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from renaissance.report.blocks import Block, Gallery, Heading, Paragraph, Section, Shown
+from renaissance.report.facts import Case, Results
 from renaissance.report.pictures import Pictures
-from renaissance.report.results import Case, Results
 from renaissance.report.wording import Badge, decimals, fixed
 
 MOST = 24  # cases, shared between the kinds

@@ -9,7 +9,7 @@ from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.charts import Spot, compute_plot, curve_plot, variance_plot
 from renaissance.report.drawing import Drawing
-from renaissance.report.results import Compute, Curve, Reach, Results, Score
+from renaissance.report.facts import Compute, Curve, Reach, Results, Score
 from renaissance.report.wording import (
     NOTHING,
     between,
@@ -138,8 +138,13 @@ def compute(results: Results) -> Section:
     """Return compute against score, what each stage took, and the compute to reach targets."""
     blocks: list[Block] = [Figure(plot) for plot in _compute_plots(results)]
     if results.compute:
-        said = "Means over seeds. Saved: against the reference arm; a negative share is more."
-        blocks += [_flops_table(results.compute), _time_table(results.compute), Paragraph(said, quiet=True)]
+        compared = any(row.saving is not None for row in results.compute)
+        saved = " Saved: against the reference arm; a negative share is more." if compared else ""
+        blocks += [
+            _flops_table(results.compute),
+            _time_table(results.compute),
+            Paragraph(f"Means over seeds.{saved}", quiet=True),
+        ]
     if results.reach:
         blocks += [Heading("Compute to reach a target"), _reach_table(results.reach)]
     return Section("compute", "Compute", blocks)

@@ -20,7 +20,7 @@ from renaissance.report.blocks import (
 from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.effects import effect_plot
-from renaissance.report.results import Claim, Hypothesis, Results
+from renaissance.report.facts import Claim, Hypothesis, Results
 from renaissance.report.wording import (
     BADGES,
     NOTHING,

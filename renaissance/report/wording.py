@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from renaissance.report.results import Hypothesis, Mean
+from renaissance.report.facts import Hypothesis, Mean
 
 NOTHING = "–"  # where there is no number
 _MINUS = "\N{MINUS SIGN}"

@@ -15,11 +15,12 @@ from renaissance.report.arms import arms, reproduce, runs
 from renaissance.report.blocks import Paragraph, Section
 from renaissance.report.collection import collection_page
 from renaissance.report.explained import explanations
+from renaissance.report.facts import Results
 from renaissance.report.gallery import gallery
 from renaissance.report.measured import compute, curves, scores, variance
 from renaissance.report.pictures import Picture, Pictures
 from renaissance.report.rendering import Page, html, markdown
-from renaissance.report.results import Results, checked_claims, checked_results, read_results
+from renaissance.report.results import checked_claims, checked_results, read_results
 from renaissance.report.verdicts import effects, hypothesis_told, notes, question, verdicts
 from renaissance.report.wording import count
 

@@ -57,7 +57,7 @@ def analyse(design: Design, folder: StudyFolder, *, claims: Sequence[Mapping[str
         "reach": reach(results),
         "variance": shares,
         "curves": curves(results),
-        "cases": [],
+        "cases": _cases(design, folder),
         "explanations": _explanations(design, folder),
         "runs": _runs(results, folder),
         "machine": _machine(results),
@@ -238,6 +238,12 @@ def _notes(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
     if len(machines) > 1:
         notes.append(f"Runs ran on {len(machines)} different machines or settings: compare no seconds and no memory.")
     return notes
+
+
+def _cases(design: Design, folder: StudyFolder) -> list[dict[str, Any]]:
+    """Return what one model of each arm retrieved, where that was looked at."""
+    places = [folder.cases(arm.name) for arm in design.arms]
+    return [case for place in places if place.is_file() for case in json.loads(place.read_text(encoding="utf-8"))]
 
 
 def _explanations(design: Design, folder: StudyFolder) -> list[dict[str, str]]:

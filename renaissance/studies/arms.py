@@ -19,6 +19,8 @@ from renaissance.studies.design import Control, Preset, Settings, Study, stage_o
 REFERENCE = "@"
 # recipe seeds of a later stage: that of its pretraining times this, and its own number
 SEEDS_APART = 1000
+# seeds of runs; those of a search's trials begin here
+SEEDS_BELOW = 2**30
 
 
 @dataclass(frozen=True, slots=True)

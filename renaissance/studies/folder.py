@@ -5,6 +5,7 @@ worlds/<name>/             generated data; prepared/<layout> below it is what ru
 runs/<id>/, logs/<id>.log  run folders, and what each run printed
 records/<id>.json          written last, when a run ended: its state, and digests of what it measured
 search/<arm>.json          the trials of an arm's search
+cases/<arm>/               what one model of an arm retrieved; explanations/<arm>/: what explains it
 features/                  the store of frozen features that all runs share
 results.json, report.*     made of all this
 .lock                      held by the process that writes the folder
@@ -73,6 +74,10 @@ class StudyFolder:
     def record_file(self, run: str) -> Path:
         """Return the file of a run's record."""
         return self.path / "records" / f"{run}.json"
+
+    def cases(self, arm: str) -> Path:
+        """Return the file of what one model of an arm retrieved; its pictures are beside it."""
+        return self.path / "cases" / arm / "cases.json"
 
     def search(self, arm: str) -> Path:
         """Return the file of an arm's search."""

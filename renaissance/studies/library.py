@@ -41,7 +41,7 @@ def load(place: str | Path) -> Given:
     path = Path(place)
     if path.suffix not in _SUFFIXES:
         path = BUILTIN / f"{place}.yaml"
-        if not path.is_file():
+        if str(place) not in names():
             hint = did_you_mean(str(place), names())
             raise StudyError(
                 f"There is no study '{shown(place)}': give a .yaml file, or one of: {', '.join(names())}.{hint}"

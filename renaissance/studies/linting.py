@@ -1,15 +1,18 @@
-"""What is wrong with a study, found before anything runs: arms that are unequal, or equal, and claims about nothing."""
+"""What is wrong with a study, found before anything runs: arms that are unequal, or equal, and claims about nothing.
+
+Here recipes are compared word by word; what they imply beside is compared in `renaissance.studies.effects`.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from renaissance.errors import StudyError
 from renaissance.spec import did_you_mean
-from renaissance.studies.arms import Arm, Design
-from renaissance.studies.design import Study, stage_of, within
+from renaissance.studies.arms import SEEDS_BELOW, Arm, Design, every_arm
+from renaissance.studies.design import Range, Study, stage_of, within
 
 # what the first key of a recipe is about, in the words of the field
 ABOUT = {
@@ -23,6 +26,8 @@ ABOUT = {
     "evaluation": "what is measured",
     "start": "the model",
     "freezing": "what is thawed when",
+    "store": "what is stored",
+    "precision": "the precision",
 }
 LEDGER = ("flops_as_run", "flops_no_store", "flops_store_built", "seconds_training", "peak_memory_bytes")
 NOTHING = object()
@@ -49,52 +54,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str) -
             yield path, first, second
 
 
-def _faults(design: Design) -> Iterator[str]:
-    study = design.study
-    for one, other in itertools.combinations(design.arms, 2):
-        yield from _unequal(study, one, other)
-    names = [arm.name for arm in design.arms]
-    for hypothesis in study.hypotheses:
-        for name in hypothesis.arms:
-            if name not in names and name not in _all_arms(study):
-                yield f"the hypothesis '{hypothesis.name}' names no arm of this study: '{name}'.{_near(name, names)}"
-        for name in hypothesis.arms:
-            if name in names:
-                yield from _unmeasured(hypothesis.metric, design.arm(name), f"the hypothesis '{hypothesis.name}'")
-    if study.reference is not None and study.reference not in _all_arms(study):
-        yield f"'reference' names no arm: '{study.reference}'.{_near(study.reference, names)}"
-    yield from _unvalidated(design)
-
-
-def _all_arms(study: Study) -> list[str]:
-    crossed = (".".join(levels) for levels in itertools.product(*(factor.levels for factor in study.factors.values())))
-    return [*crossed, *study.controls]
-
-
-# --- equal but for their factors --------------------------------------------------------------------------------------
-
-
-def _unequal(study: Study, one: Arm, other: Arm) -> Iterator[str]:
-    varied = _varied(study, one, other)
-    differ = False
-    for stage in study.stages:
-        if stage not in one.recipes or stage not in other.recipes:
-            differ = True
-            continue
-        for path, first, second in differences(one.recipes[stage], other.recipes[stage], stage):
-            differ = True
-            if not within(path, varied):
-                about = ABOUT.get(path.split(".")[1], "a setting")
-                yield (
-                    f"the arms '{one.name}' and '{other.name}' differ in {about} ('{path}': {_shown(first)} and "
-                    f"{_shown(second)}), which no factor between them varies; make them equal, or name the path in "
-                    "'varies' and say why in 'about'."
-                )
-    if not differ:
-        yield f"the arms '{one.name}' and '{other.name}' are the same, setting for setting; leave one out."
-
-
-def _varied(study: Study, one: Arm, other: Arm) -> tuple[str, ...]:
+def varied(study: Study, one: Arm, other: Arm) -> tuple[str, ...]:
     """Return the paths that may differ between two arms: those of the factors in which they do, and of controls."""
     paths: list[str] = []
     for arm in (one, other):
@@ -109,11 +69,88 @@ def _varied(study: Study, one: Arm, other: Arm) -> tuple[str, ...]:
     return tuple(paths)
 
 
+def _faults(design: Design) -> Iterator[str]:
+    for one, other in itertools.combinations(design.arms, 2):
+        yield from _unequal(design, one, other)
+    yield from _unknown_paths(design)
+    yield from _unjudged(design)
+    yield from _unvalidated(design)
+    yield from _unsearchable(design)
+    if any(run.recipe["seed"] >= SEEDS_BELOW for run in design.runs.values()):
+        yield "so many seeds in so many stages have no numbers left; give fewer seeds, or nest fewer stages."
+
+
+# --- equal but for their factors --------------------------------------------------------------------------------------
+
+
+def _unequal(design: Design, one: Arm, other: Arm) -> Iterator[str]:
+    study = design.study
+    roots = varied(study, one, other)
+    for stage in (stage for stage in one.recipes if stage in other.recipes):
+        for path, first, second in differences(one.recipes[stage], other.recipes[stage], stage):
+            if not within(path, roots):
+                about = ABOUT.get(path.split(".")[1], "a setting")
+                yield (
+                    f"the arms '{one.name}' and '{other.name}' differ in {about} ('{path}': {_shown(first)} and "
+                    f"{_shown(second)}), which no factor between them varies; make them equal, or name the path in "
+                    "'varies' and say why in 'about'."
+                )
+    runs = [[design.runs_of.get((arm.name, stage)) for stage in study.stages] for arm in (one, other)]
+    if runs[0] == runs[1]:
+        yield f"the arms '{one.name}' and '{other.name}' are the same, run for run; leave one out."
+
+
 def _shown(value: Any) -> str:
     return "nothing" if value is NOTHING else f"{value!r}"[:80]
 
 
+# --- factors of something ---------------------------------------------------------------------------------------------
+
+
+def _unknown_paths(design: Design) -> Iterator[str]:
+    """Yield what factors and controls vary that no recipe of the study has."""
+    study = design.study
+    plain = design.size.model_copy(update={"arms": (), "settings": {}})
+    known = set().union(
+        *(_paths(recipe, stage) for arm in every_arm(study, plain) for stage, recipe in arm.recipes.items())
+    )
+    named = [(f"the factor '{name}'", factor.varies) for name, factor in study.factors.items()]
+    named += [(f"the control '{name}'", control.varies) for name, control in study.controls.items()]
+    for what, paths in named:
+        for path in paths:
+            parent = path.rpartition(".")[0]
+            # options that a spec leaves at their default stand in no recipe; `effects` knows them
+            if path not in known and not (parent.endswith(".options") and parent in known):
+                yield f"{what} varies '{path}', which no recipe here has.{did_you_mean(path, known)}"
+
+
+def _paths(recipe: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield the path of each setting of a recipe, and of what holds it."""
+    for key, value in recipe.items():
+        path = f"{prefix}.{key}"
+        yield path
+        if isinstance(value, dict):
+            yield from _paths(value, path)
+
+
 # --- hypotheses that can be judged ------------------------------------------------------------------------------------
+
+
+def _unjudged(design: Design) -> Iterator[str]:
+    study, names = design.study, [arm.name for arm in design.arms]
+    chosen = [*study.arms, *study.controls]
+    for hypothesis in study.hypotheses:
+        where = f"the hypothesis '{hypothesis.name}'"
+        for name in hypothesis.arms:
+            if study.arms and name not in chosen:
+                yield f"{where} is about the arm '{name}', which 'arms' leaves out."
+            elif name in names:
+                yield from _unmeasured(hypothesis.metric, design.arm(name), where)
+            elif hypothesis.name == study.primary and design.size.verdicts != "none":
+                yield (
+                    f"the preset '{design.preset}' leaves out the arm '{name}' of the primary hypothesis "
+                    f"'{hypothesis.name}'; add it to its 'arms', or set verdicts: none."
+                )
 
 
 def _unmeasured(metric: str, arm: Arm, where: str) -> Iterator[str]:
@@ -123,30 +160,73 @@ def _unmeasured(metric: str, arm: Arm, where: str) -> Iterator[str]:
         return
     if split == "ledger":
         if rest[0] not in LEDGER:
-            yield f"{where}: the ledger has no figure '{rest[0]}'; it has: {', '.join(LEDGER)}."
+            hint = did_you_mean(rest[0], LEDGER)
+            yield f"{where}: the ledger has no figure '{rest[0]}'; it has: {', '.join(LEDGER)}.{hint}"
         return
     recipe = arm.recipes[stage]
-    tasks = [*recipe["tasks"], *recipe["evaluation"]["tasks"]]
-    beside = [f"{name}" for name in recipe["evaluation"]["data"]]
-    if rest[0] not in tasks and not beside:
-        yield f"{where} is about the task '{rest[0]}', which '{stage}' does not measure; it has: {', '.join(tasks)}."
+    if recipe["evaluation"]["data"]:  # what that has is known when it is opened
+        return
+    splits = _splits(recipe)
+    if splits is not None and split not in splits:
+        listed = f"{', '.join(splits)}.{did_you_mean(split, splits)}"
+        yield f"{where} is about the split '{split}', which '{stage}' does not measure; it has: {listed}"
+    yield from _without_task(rest[0], recipe, f"{where} is about", stage)
+
+
+def _without_task(task: str, recipe: Mapping[str, Any], what: str, stage: str) -> Iterator[str]:
+    tasks = [name.rpartition(":")[2] for name in (*recipe["tasks"], *recipe["evaluation"]["tasks"])]
+    if task not in tasks:
+        known = ", ".join(dict.fromkeys(tasks))
+        yield f"{what} the task '{task}', which '{stage}' does not measure; it has: {known}.{did_you_mean(task, tasks)}"
+
+
+def _splits(recipe: Mapping[str, Any]) -> list[str] | None:
+    """Return the splits that a stage measures; None: only its data tell."""
+    data = recipe["data"]
+    if recipe["evaluation"]["splits"]:
+        return list(recipe["evaluation"]["splits"])
+    match data["kind"]:
+        case "world":
+            return ["test"]
+        case "images":
+            return [*(held["name"] for held in data["hold_out"]), *data["splits"]]
+        case "prepared":
+            return list(data["splits"]) or None
+        case _:
+            return None
+
+
+# --- searches and targets that can be read ----------------------------------------------------------------------------
 
 
 def _unvalidated(design: Design) -> Iterator[str]:
-    """Yield searches and targets that read evaluations in the training which the stage does not make."""
+    """Yield searches and targets that read what a stage does not measure while it trains."""
     study = design.study
     asked = [("search", study.search.stage, study.search.metric)] if study.search is not None else []
     asked += [("targets", target.stage, target.metric) for target in study.targets]
     for what, stage, metric in asked:
-        for arm in design.arms:
-            if stage in arm.recipes and not arm.recipes[stage]["evaluation"]["every"]:
-                yield f"'{what}' reads '{metric}', and '{stage}.evaluation.every' is not set; set it."
-                break
-    if study.search is not None:
-        for path in study.search.space:
-            if stage_of(path) != study.search.stage:
-                yield f"'search' tunes '{path}', which is not of its stage '{study.search.stage}'."
+        for recipe in (arm.recipes[stage] for arm in design.arms if stage in arm.recipes):
+            yield from _without_task(metric.split("/")[1], recipe, f"'{what}' reads", stage)
+            if what == "targets" and not recipe["evaluation"]["every"]:  # a search evaluates at the end by itself
+                yield f"'targets' reads '{metric}', and '{stage}.evaluation.every' is not set; set it."
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    return did_you_mean(name, known) or f" It has: {', '.join(known)}."
+def _unsearchable(design: Design) -> Iterator[str]:
+    """Yield settings that a search cannot tune in all arms alike, and values of them that a recipe does not take."""
+    study, search = design.study, design.study.search
+    if search is None:
+        return
+    for path, space in search.space.items():
+        if stage_of(path) != search.stage:
+            yield f"'search' tunes '{path}', which is not of its stage '{search.stage}'."
+        levels = [level for factor in study.factors.values() for level in factor.levels.values()]
+        for settings in (*levels, *(control.settings for control in study.controls.values())):
+            for given in settings:
+                if within(path, (given,)) or within(given, (path,)):
+                    yield f"'search' tunes '{path}', and '{given}' is set by an arm; leave one of them out."
+        for value in (space.low, space.high) if isinstance(space, Range) else space:
+            tried = {arm.name: {path: value} for arm in design.arms if search.stage in arm.recipes}
+            try:
+                every_arm(study, design.size, searched=tried)
+            except StudyError as error:
+                yield f"'search' would set '{path}' to {_shown(value)}: {error}"

@@ -27,7 +27,6 @@ from renaissance.studies.arms import Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.training.samples import select_samples
 
-CASES = "cases.json"
 GALLERY = 200  # pictures among which is retrieved
 SHOWN = 6  # right cases, and as many wrong ones, of each direction
 TOP = 5
@@ -47,16 +46,10 @@ def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
             continue
         model = folder.run(run) / "model"
         try:
-            _write_cases(folder.path / "cases" / arm.name, arm.name, run, model, samples)
+            _write_cases(folder.cases(arm.name), arm.name, run, model, samples)
             _write_explanation(folder.path / "explanations" / arm.name, model, samples[0])
         except (CapabilityError, SpecError) as error:
             progress.say(f"'{arm.name}' is not looked at: {error}")
-
-
-def cases_of(folder: StudyFolder, arms: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the cases of these arms, as results.json has them."""
-    places = [folder.path / "cases" / arm / CASES for arm in arms]
-    return [case for place in places if place.is_file() for case in json.loads(place.read_text(encoding="utf-8"))]
 
 
 def _run(design: Design, arm: str) -> str:
@@ -87,16 +80,15 @@ def _samples(folder: StudyFolder, run: str) -> list[Record]:
 # --- what is retrieved ------------------------------------------------------------------------------------------------
 
 
-def _write_cases(place: Path, arm: str, run: str, model: Path, samples: Sequence[Record]) -> None:
-    if place.exists():
+def _write_cases(file: Path, arm: str, run: str, model: Path, samples: Sequence[Record]) -> None:
+    if file.exists():
         return
     pictures = [_picture(record) for record in samples]
     found = from_pretrained(model).embed(images=pictures, texts=[record.captions[0] for record in samples])
     assert found.images is not None
     assert found.texts is not None
     likeness = found.images @ found.texts.T  # [images, texts]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(place) as staging:
+    with replacing(file.parent) as staging:
         cases = [
             *_cases("image->text", likeness, samples, arm, run),
             *_cases("text->image", likeness.T, samples, arm, run),
@@ -105,8 +97,8 @@ def _write_cases(place: Path, arm: str, run: str, model: Path, samples: Sequence
             number = case.pop("picture")
             name = f"{number:03d}.png"
             _small(pictures[number]).save(staging / name)
-            case["image"] = f"cases/{arm}/{name}"
-        write_atomically(staging / CASES, json.dumps(cases, indent=1, ensure_ascii=False) + "\n")
+            case["image"] = f"{file.parent.parent.name}/{arm}/{name}"
+        write_atomically(staging / file.name, json.dumps(cases, indent=1, ensure_ascii=False) + "\n")
 
 
 def _cases(
@@ -154,5 +146,4 @@ def _small(picture: Image.Image) -> Image.Image:
 def _write_explanation(place: Path, model: Path, sample: Record) -> None:
     if place.exists():
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
     explain(model, place, image=_picture(sample), text=sample.captions[0])

@@ -21,6 +21,10 @@ def placed(recipe: Mapping[str, Any], data: str | None) -> dict[str, Any]:
         found["start"]["model"] = f"./{here.run(model.removeprefix(REFERENCE)).as_posix()}"
     elif isinstance(model, str) and Path(model).expanduser().exists():
         found["start"]["model"] = str(Path(model).expanduser().resolve())
+    for tower in _towers(found["start"]):
+        for name, value in tower["options"].items():  # weights that lie in a folder
+            if isinstance(value, str) and Path(value).expanduser().is_dir():
+                tower["options"][name] = str(Path(value).expanduser().resolve())
     for place in _sources(found):
         given = place["path"] or data
         if given is not None and not given.startswith(REFERENCE):
@@ -30,6 +34,10 @@ def placed(recipe: Mapping[str, Any], data: str | None) -> dict[str, Any]:
     if found.get("store") and not found["store"]["folder"]:
         found["store"]["folder"] = here.features.as_posix()
     return found
+
+
+def _towers(start: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return (start[name] for name in ("vision", "text", "base", "donor") if isinstance(start.get(name), dict))
 
 
 def _sources(recipe: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from renaissance.cost import cost
+from renaissance.cost import Cost, cost
 from renaissance.errors import HubError, MissingPackageError, SpecError, StudyError
 from renaissance.recipe import Recipe, validate_recipe
-from renaissance.recipe.start import SavedStart
 from renaissance.registry import Registry
-from renaissance.shorthand import parse_part
-from renaissance.spec import OneTowerSpec, PartRule, TwoTowerSpec
-from renaissance.studies.arms import Arm, Design, started_from
-from renaissance.studies.design import Study
+from renaissance.studies.arms import Arm, Design
+from renaissance.studies.effects import check_effects, model_of, updates_of
+from renaissance.studies.facts import COUNTED_BATCH, TEXT_TOKENS
 from renaissance.studies.hypotheses import seeds_planned
+from renaissance.studies.linting import check_design
+from renaissance.studies.matching import check_matched
 
-# texts are longer or shorter; what a run really takes stands in its ledger
-TEXT_TOKENS = 16
-COUNTED_BATCH = 4
 # of what a product of large matrices reaches: training is slower by its small ones and by all that is no product
 UTILISATION = 0.35
 
@@ -101,13 +97,30 @@ def plan(design: Design, *, registry: Registry | None = None, rate: float | None
     """Return what a design takes. rate: FLOP/s of training; default: measured here in a moment.
 
     Raises:
-        StudyError: its verdict would be confirmatory, and the seeds do not suffice for the margin that is stated.
-        SpecError: a model of an arm cannot be built.
+        StudyError: the study cannot be run as it is, see `check_ready`.
     """
+    check_ready(design, registry=registry)
     needed = check_seeds(design)
     speed = measured_rate() if rate is None else rate
     forecasts = tuple(_forecast(design, arm, stage, speed, registry) for arm in design.arms for stage in arm.recipes)
     return Plan(design, forecasts, needed, speed)
+
+
+def check_ready(design: Design, *, registry: Registry | None = None) -> None:
+    """Check all that must hold before the first run of a study.
+
+    Raises:
+        StudyError: arms are unequal, in their recipes or in what these imply; a model cannot be built; arms that are
+            matched are not of like size; the seeds do not suffice; or a budget of FLOPs does not hold one update.
+    """
+    check_design(design)
+    check_effects(design, registry=registry)
+    check_seeds(design)
+    check_matched(design)
+    for arm in design.arms:
+        for stage, recipe in arm.recipes.items():
+            if recipe["budget"]["flops"] is not None:
+                _forecast(design, arm, stage, 1.0, registry)
 
 
 def check_seeds(design: Design) -> int | None:
@@ -123,9 +136,10 @@ def check_seeds(design: Design) -> int | None:
         return needed
     have = next(iter(study.seeds.values()))
     if needed is None:
+        fault = "does not say what it expects" if primary.expected is None else "expects what no number of seeds shows"
         raise StudyError(
-            f"{study.name}: '{design.preset}' asks for a confirmatory verdict, and '{primary.name}' does not "
-            "say what it expects; give 'expected: {sd: ..., gain: ...}' from a pilot, or set verdicts: exploratory."
+            f"{study.name}: '{design.preset}' asks for a confirmatory verdict, and '{primary.name}' {fault}; give "
+            "'expected: {sd: ..., gain: ...}' from a pilot, or set verdicts: exploratory."
         )
     if have < needed:
         raise StudyError(
@@ -154,18 +168,15 @@ def _forecast(design: Design, arm: Arm, stage: str, rate: float, registry: Regis
     runs = sum(len(row) for row in design.runs_of[arm.name, stage])
     updates = updates_of(recipe)
     unknown = Forecast(arm.name, stage, runs, updates, None, None, None, None, None)
-    tasks = {name: task.options for name, task in recipe.tasks.items()}
-    try:
-        found = cost(
-            model_of(design.study, arm, stage), tasks, batch=COUNTED_BATCH, text_tokens=TEXT_TOKENS, registry=registry
+    found = _cost(design, arm, stage, recipe, registry)
+    if isinstance(found, str):
+        return replace(unknown, reason=found)
+    an_update = found.flops.training / COUNTED_BATCH * recipe.batch.size
+    if recipe.budget.flops is not None:
+        updates = _held(
+            recipe.budget.flops, an_update, f"{design.study.name}, arm '{arm.name}', stage '{stage}'", recipe
         )
-    except (HubError, MissingPackageError) as error:
-        return _because(unknown, str(error))
-    except SpecError as error:
-        if not any(options.get("labels", "") is None for options in tasks.values()):
-            raise StudyError(f"{design.study.name}, arm '{arm.name}', stage '{stage}': {error}") from None
-        return _because(unknown, "the labels of a task are those of the data")
-    flops = None if updates is None else found.flops.training / COUNTED_BATCH * recipe.batch.size * updates
+    flops = recipe.budget.flops or (None if updates is None else an_update * updates)
     memory = found.memory
     each = memory.activations // COUNTED_BATCH * (recipe.batch.size // recipe.batch.accumulation)
     return Forecast(
@@ -174,48 +185,40 @@ def _forecast(design: Design, arm: Arm, stage: str, rate: float, registry: Regis
         runs,
         updates,
         flops,
-        None if flops is None else flops / rate,
+        recipe.budget.seconds or (None if flops is None else flops / rate),
         memory.weights + memory.gradients + memory.optimiser + each,
         found.parameters.total,
         found.parameters.trainable,
     )
 
 
-def _because(forecast: Forecast, reason: str) -> Forecast:
-    return Forecast(**{**asdict(forecast), "reason": reason})
+def _cost(design: Design, arm: Arm, stage: str, recipe: Recipe, registry: Registry | None) -> Cost | str:
+    """Return what a step of a stage costs, or why that is not known."""
+    model = model_of(design.study, arm, stage)
+    if model is None:
+        return f"'{arm.recipes[stage]['start']['model']}' is a saved model"
+    tasks = {name: task.options for name, task in recipe.tasks.items()}
+    try:
+        return cost(model.spec, tasks, batch=COUNTED_BATCH, text_tokens=TEXT_TOKENS, registry=registry)
+    except (HubError, MissingPackageError) as error:
+        return str(error)
+    except SpecError as error:
+        if not any(options.get("labels", "") is None for options in tasks.values()):
+            raise StudyError(f"{design.study.name}, arm '{arm.name}', stage '{stage}': {error}") from None
+        return "the labels of a task are those of the data"
 
 
-def updates_of(recipe: Recipe) -> int | None:
-    """Return the updates of a training, where the recipe alone tells."""
-    budget = recipe.budget
-    if budget.samples is not None:
-        return budget.samples // recipe.batch.size
-    if budget.epochs is not None:
-        train = getattr(recipe.data, "train", None)
-        return budget.epochs * (train // recipe.batch.size) if isinstance(train, int) else None
-    return budget.steps
-
-
-def model_of(study: Study, arm: Arm, stage: str) -> TwoTowerSpec | OneTowerSpec:
-    """Return the model that an arm trains in a stage: its own, or that of the stage from which it starts.
+def _held(budget: float, an_update: float, where: str, recipe: Recipe) -> int | None:
+    """Return how many updates a budget of FLOPs holds, at least; a store spares what is not known before.
 
     Raises:
-        StudyError: it starts from a saved model, whose spec only its folder tells.
+        StudyError: not one.
     """
-    recipe = validate_recipe(dict(arm.recipes[stage]))
-    if not isinstance(recipe.start, SavedStart):
-        return recipe.start
-    earlier = started_from(arm.recipes[stage])
-    if earlier is None:
+    if recipe.store is not None:
+        return None
+    if budget < an_update:
         raise StudyError(
-            f"{study.name}, arm '{arm.name}': '{stage}' starts from '{recipe.start.model}', and a study's own "
-            "stages start from a spec or from '@stage', so that it can be run anywhere."
+            f"{where}: budget.flops is {budget:.4g}, and one update of {recipe.batch.size} takes about "
+            f"{an_update:.4g}; give more, or a smaller batch.size."
         )
-    spec = model_of(study, arm, earlier)
-    surgery = recipe.start.surgery
-    rules = [*_rules("trainable", surgery.thaw), *_rules("frozen", surgery.freeze)]
-    return spec.model_copy(update={"rules": (*spec.rules, *rules)})
-
-
-def _rules(action: Any, parts: tuple[str, ...]) -> Iterator[PartRule]:
-    return (PartRule(action=action, part=parse_part(part)) for part in parts)
+    return int(budget // an_update)

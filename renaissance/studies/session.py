@@ -19,7 +19,7 @@ from renaissance.studies.folder import StudyFolder
 from renaissance.studies.library import Given, load, load_study
 from renaissance.studies.linting import check_design
 from renaissance.studies.looking import look
-from renaissance.studies.planning import check_seeds
+from renaissance.studies.planning import check_ready
 from renaissance.studies.runner import Outcome, run_study
 from renaissance.studies.workers import LocalWorkers, Workers
 
@@ -181,8 +181,7 @@ def _run(
 ) -> StudyRun:
     assert isinstance(given.content, Study)
     design = expand(given.content, preset)
-    check_design(design)
-    check_seeds(design)
+    check_ready(design)
     if not design.size.runs_here:
         raise StudyError(
             f"The preset '{preset}' of '{given.content.name}' is for other machines: 'renaissance study plan' costs it."
