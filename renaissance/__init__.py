@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from renaissance.publishing import publish
     from renaissance.recipe import Recipe
     from renaissance.spec import ModelSpec
+    from renaissance.studies.session import study
     from renaissance.training.run import Run, run
 
 _LAZY = {
@@ -39,6 +40,7 @@ _LAZY = {
     "evaluate": "renaissance.evaluation.evaluate",
     "explain": "renaissance.explaining",
     "export": "renaissance.exporting",
+    "study": "renaissance.studies.session",
     "run": "renaissance.training.run",
     "Run": "renaissance.training.run",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "hookimpl",
     "publish",
     "run",
+    "study",
 ]
 
 

@@ -31,6 +31,8 @@ from renaissance.recipe import Recipe, validate_recipe
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import resolve
 from renaissance.rules import LoraOptions
+from renaissance.studies import library
+from renaissance.studies.design import Study
 from renaissance.testing.rules import all_rules
 
 ROOT = Path(__file__).parent.parent
@@ -304,6 +306,19 @@ def rule_table() -> str:
     )
 
 
+def study_table() -> str:
+    """The studies that ship, with what each size of them is."""
+    rows = []
+    for name in library.names():
+        content = library.load(name).content
+        if isinstance(content, Study):
+            sizes = [f"`{size}`: {preset.about}" for size, preset in content.presets.items()]
+            rows.append((f"`{name}`", content.question, "; ".join(sizes)))
+        else:
+            rows.append((f"`{name}`", content.about, f"of {', '.join(f'`{one}`' for one in content.studies)}"))
+    return table(("study", "question", "presets"), rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "lora": lora_table,
     "backbones": backbone_table,
@@ -317,6 +332,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "tar members": lambda: told(webdataset),
     "anchors": anchor_table,
     "rules": rule_table,
+    "studies": study_table,
 }
 
 

@@ -38,8 +38,12 @@ def explain(
     task: Annotated[str | None, typer.Option("--task", help="Whose output is explained; itm before itc.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="The label of a task that has several.")] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Pairs of the data; probes take four times it.")
+        int, typer.Option("--samples", min=1, help="Pairs of the data; probes take four times it of the world.")
     ] = 64,
+    probes: Annotated[
+        int | None,
+        typer.Option("--probes", min=0, help="Drawn scenes for linear probes, with any data.", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each part of integrated gradients.")] = 16,
     baseline: Annotated[
         Literal["mean", "white"], typer.Option("--baseline", help="The picture that attributions start from.")
@@ -64,6 +68,7 @@ def explain(
                 task=task,
                 label=label,
                 samples=samples,
+                probes=probes,
                 steps=steps,
                 baseline=baseline,
                 seed=seed,

@@ -12,17 +12,45 @@ from typer.core import TyperGroup
 
 from renaissance.cli.output import JsonFlag, note, print_facts, print_json, print_table
 from renaissance.cli.quiet import quiet
-from renaissance.errors import MissingPackageError
+from renaissance.errors import MissingPackageError, RenaissanceError
 
 if TYPE_CHECKING:
     from renaissance.studies.planning import Forecast, Plan
     from renaissance.studies.session import CollectionRun, StudyRun
 
+
+def _studies(incomplete: str) -> list[str]:
+    """Return the names that a shell may complete."""
+    from renaissance.studies.library import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def _presets(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the presets of the study that is named, for a shell to complete."""
+    from renaissance.studies.design import Study
+    from renaissance.studies.library import load
+
+    try:
+        content = load(context.params.get("study", "")).content
+    except RenaissanceError:
+        return []
+    return [name for name in (content.presets if isinstance(content, Study) else ()) if name.startswith(incomplete)]
+
+
 StudyArgument = Annotated[
     str,
-    typer.Argument(metavar="STUDY", help="A YAML file, or a name that 'study list' shows.", show_default=False),
+    typer.Argument(
+        metavar="STUDY",
+        help="A YAML file, or a name that 'study list' shows.",
+        show_default=False,
+        autocompletion=_studies,
+    ),
 ]
-PresetOption = Annotated[str, typer.Option("--preset", help="At which size: smoke, cpu, paper, or one of its own.")]
+PresetOption = Annotated[
+    str,
+    typer.Option("--preset", help="At which size: smoke, cpu, paper, or one of its own.", autocompletion=_presets),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", help="The study's folder; default: runs/study-NAME-PRESET.", show_default=False),
@@ -61,15 +89,25 @@ def list_studies(as_json: JsonFlag = False) -> None:
         from renaissance.studies.library import load, names
 
         found = {name: load(name).content for name in names()}
-    rows = [
-        (name, one.question, ", ".join(one.presets))
+    facts: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "question": one.question,
+            "presets": {size: preset.about for size, preset in one.presets.items()},
+        }
         if isinstance(one, Study)
-        else (name, one.about, f"of {', '.join(one.studies)}")
+        else {"name": name, "about": one.about, "studies": list(one.studies)}
         for name, one in found.items()
     ]
     if as_json:
-        print_json({"studies": [{"name": name, "about": about, "sizes": sizes} for name, about, sizes in rows]})
+        print_json({"studies": facts})
         return
+    rows = [
+        (one["name"], one["question"], ", ".join(one["presets"]))
+        if "presets" in one
+        else (one["name"], one["about"], f"of {', '.join(one['studies'])}")
+        for one in facts
+    ]
     print_table(("study", "question", "presets"), rows)
 
 
@@ -79,17 +117,14 @@ def plan(study: StudyArgument, preset: PresetOption = "cpu", as_json: JsonFlag =
         from renaissance.studies.arms import expand
         from renaissance.studies.design import Study
         from renaissance.studies.library import load, load_study
-        from renaissance.studies.linting import check_design
         from renaissance.studies.planning import plan as planned
 
         given = load(study).content
         studies = [given] if isinstance(given, Study) else [load_study(name).content for name in given.studies]
-        designs = [expand(one, preset) for one in studies if isinstance(one, Study) and preset in one.presets]
-        if not designs:
-            expand(studies[0], preset)  # says which presets there are
-        for design in designs:
-            check_design(design)
-        plans = [planned(design) for design in designs]
+        found = [one for one in studies if isinstance(one, Study)]
+        plans = [planned(expand(one, preset)) for one in found if preset in one.presets]
+        if not plans:
+            expand(found[0], preset)  # says which presets there are
     if as_json:
         print_json({"plans": [one.facts() for one in plans]})
         return
@@ -155,12 +190,18 @@ def status(
             note(f"{failed['id']} failed: {failed['type']}: {failed['message']}")
 
 
-def report(study: StudyArgument, preset: PresetOption = "cpu", out: OutOption = None) -> None:
+def report(
+    study: StudyArgument, preset: PresetOption = "cpu", out: OutOption = None, as_json: JsonFlag = False
+) -> None:
     """Judge what is there of a study once more, and write its report: report.html, report.md and figures."""
     with quiet(), _study_extra():
         from renaissance.studies.session import report as write
 
-        print(write(study, preset=preset, out=out))
+        page = write(study, preset=preset, out=out)
+    if as_json:
+        print_json({"report": str(page)})
+        return
+    print(page)
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
@@ -220,13 +261,16 @@ def _print_hypotheses(results: Mapping[str, Any]) -> None:
 
 def _hypotheses(results: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     for one in results["hypotheses"]:
-        estimate = one["estimate"]
+        estimate = one["estimate"] or {}
         word = one["verdict"] if one["confirmatory"] else f"{one['verdict']} (exploratory)"
-        if estimate is None:
-            yield one["name"], word, "", "", "", str(one["n"])
-            continue
-        interval = f"{estimate['low']:.2f} to {estimate['high']:.2f}"
-        yield one["name"], word, f"{estimate['mean']:.2f}", interval, f"{one['p_holm']:.3g}", str(one["n"])
+        low, high = _number(estimate.get("low")), _number(estimate.get("high"))
+        interval = f"{low} to {high}" if low and high else ""
+        yield one["name"], word, _number(estimate.get("mean")), interval, _number(one["p_holm"], ".3g"), str(one["n"])
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    """Return a number as a cell; one seed alone has no interval."""
+    return "" if value is None else format(value, form)
 
 
 def _print_claims(done: CollectionRun) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FACTS = "explanation.json"
 FORMAT = 1
-WORLD = "world"
+WORLD, GIVEN = "world", "given"
 PACKAGES = ("captum", "matplotlib")
 SAMPLES, STEPS = 64, 16
 # scenes of one thing that probes are fitted to and tested on, for each of the samples asked for
@@ -50,12 +50,13 @@ def explain(
     *,
     image: Picture | None = None,
     text: str | None = None,
-    data: str | Path | None = None,
+    data: str | Path | Sequence[tuple[Picture, str]] | None = None,
     split: str | None = None,
     against: Any = None,
     task: str | None = None,
     label: str | None = None,
     samples: int = SAMPLES,
+    probes: int | None = None,
     steps: int = STEPS,
     baseline: Baseline = "mean",
     seed: int = 0,
@@ -64,10 +65,12 @@ def explain(
     """Write to the folder `out`, wholly or not at all, what a model looks at and what its layers know.
 
     model, against: a `Model`, or what `from_pretrained` takes. image, text: one pair, of which each patch and word is
-    attributed. data: a folder of prepared data (and its `split`), or "world" for drawn scenes with boxes: `samples`
-    pairs for modality shares and similarity of layers; on the world also the pointing game, and linear probes.
-    against: the model that it started from, or another: similarity of layers, and drift. task, label: the number that
-    is explained (`itm` before `itc`). steps: of integrated gradients, in each part. The same call gives the same bytes.
+    attributed. data: a folder of prepared data (and its `split`), pairs of a picture and a text, or "world" for drawn
+    scenes with boxes: `samples` pairs for modality shares and similarity of layers, on the world for the pointing game
+    too. probes: drawn scenes for linear probes; by default four for each of the samples of the world, and none for
+    other data. against: the model that it started from, or another: similarity of layers, and drift. task, label: the number
+    that is explained (`itm` before `itc`). steps: of integrated gradients, in each part. The same call gives the same
+    bytes.
 
     Raises:
         CapabilityError: the model gives no number that could be explained.
@@ -77,21 +80,21 @@ def explain(
         MissingPackageError: captum or matplotlib is not installed.
         OutputError: `out` is taken, or cannot be written.
     """
-    _check_request(image, text, data, against, samples, steps)
+    _check_request(image, text, data, against, samples, probes, steps)
     _check_packages()
     from renaissance.explaining.sections import Explaining
 
     target = _free(Path(out).absolute())
-    pair = (
-        None if image is None or text is None else Pair("given", opened(image, "The picture"), " ".join(text.split()))
-    )
+    pair = None if image is None or text is None else _given(image, text)
     own = plain_copy(_opened(model).assembly)
     other = None if against is None else plain_copy(_opened(against).assembly)
     output = explained_output(own, task, label)
     shown, pairs, facts_of_data = _data(data, split, samples, seed)
+    scenes = samples if shown == WORLD else 0
+    probed = PROBED * scenes if probes is None else probes
     with replacing(target) as folder:
         work = Explaining(own, output, folder, steps, baseline, seed, progress or Silent())
-        found = _sections(work, pair, pairs, other, samples if shown == WORLD else 0)
+        found = _sections(work, pair, pairs, other, scenes, probed)
         facts = {
             "format": FORMAT,
             "renaissance": renaissance.__version__,
@@ -99,7 +102,7 @@ def explain(
             "against": None if other is None else _model_facts(against, other),
             "data": facts_of_data,
             "output": {"task": output.task, "label": output.label, "name": output.name},
-            "settings": {"samples": samples, "steps": steps, "baseline": baseline, "seed": seed},
+            "settings": {"samples": samples, "probes": probed, "steps": steps, "baseline": baseline, "seed": seed},
             **found,
             "pictures": work.pictures,
             "unavailable": work.unavailable,
@@ -110,9 +113,12 @@ def explain(
 
 
 def _sections(
-    work: Explaining, pair: Pair | None, pairs: Sequence[Pair], other: Assembly | None, scenes: int
+    work: Explaining, pair: Pair | None, pairs: Sequence[Pair], other: Assembly | None, scenes: int, probed: int
 ) -> dict[str, Any]:
-    """Return the figures of each section, null for those that were not asked for. scenes: of the pointing game."""
+    """Return the figures of each section, null for those that were not asked for.
+
+    scenes: of the pointing game; probed: of linear probes.
+    """
     from renaissance.explaining import sections
 
     calls: dict[str, Any] = dict.fromkeys(("sample", "shares", "cka", "drift", "probes", "pointing"))
@@ -123,22 +129,27 @@ def _sections(
         calls["cka"] = lambda: sections.cka_section(work, pairs, other)[0]
     if other is not None:
         calls["drift"] = lambda: sections.drift_section(work, other, pairs)
+    if probed:
+        calls["probes"] = lambda: sections.probes_section(work, world_labelled(probed, work.seed))
     if scenes:
-        calls["probes"] = lambda: sections.probes_section(work, world_labelled(PROBED * scenes, work.seed))
         calls["pointing"] = lambda: sections.pointing_section(work, world_pointed(scenes, work.seed))
     asked = [name for name, call in calls.items() if call is not None]
     found = {name: calls[name]() for name in work.progress.track(asked, len(asked), "sections")}
     return {name: found.get(name) for name in calls}
 
 
-def _check_request(image: object, text: object, data: object, against: object, samples: int, steps: int) -> None:
+def _check_request(
+    image: object, text: object, data: object, against: object, samples: int, probes: int | None, steps: int
+) -> None:
     if (image is None) != (text is None):
         missing = "text" if text is None else "image"
         raise SpecError(f"A pair is explained: give --{missing} too.")
-    if image is None and data is None and against is None:
+    if image is None and data is None and against is None and not probes:
         raise SpecError("There is nothing to explain the model on. Give --image with --text, --data, or --against.")
-    if samples < 1 or steps < 1:
-        raise SpecError(f"samples and steps are at least 1, and are {samples} and {steps}.")
+    if samples < 1 or steps < 1 or (probes or 0) < 0:
+        raise SpecError(
+            f"samples and steps are at least 1, probes at least 0, and they are {samples}, {steps} and {probes or 0}."
+        )
 
 
 def _check_packages() -> None:
@@ -161,19 +172,23 @@ def _opened(model: Any) -> Model:
 
 
 def _data(
-    data: str | Path | None, split: str | None, samples: int, seed: int
+    data: str | Path | Sequence[tuple[Picture, str]] | None, split: str | None, samples: int, seed: int
 ) -> tuple[str | None, list[Pair], dict[str, Any] | None]:
     """Return what kind of data it is, its pairs, and what is told of them."""
     if data is None:
         return None, [], None
-    if str(data) == WORLD:
-        if split is not None:
-            raise SpecError("The world has no splits to choose from here. Leave out --split, or prepare the data.")
-        kind, name, chosen, pairs = WORLD, WORLD, None, world_pairs(samples, seed)
+    kind, name, chosen = WORLD, WORLD, None
+    if not isinstance(data, str | Path):
+        kind, name, pairs = GIVEN, GIVEN, [_given(picture, text) for picture, text in data[:samples]]
+    elif str(data) == WORLD:
+        pairs = world_pairs(samples, seed)
     else:
         folder = Path(data).expanduser()
         chosen, pairs = prepared_pairs(folder, samples, seed, split)
         kind, name = "prepared", folder.name
+    if kind != "prepared" and split is not None:
+        what = "The world has" if kind == WORLD else "Pairs have"
+        raise SpecError(f"{what} no splits to choose from here. Leave out --split, or prepare the data.")
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(hashlib.sha256(pair.picture.tobytes()).digest() + hashlib.sha256(pair.text.encode()).digest())
@@ -182,6 +197,12 @@ def _data(
         pairs,
         {"kind": kind, "name": name, "split": chosen, "samples": len(pairs), "sha256": digest.hexdigest()},
     )
+
+
+def _given(picture: Picture, text: str) -> Pair:
+    """Return a pair that was given; equal pictures are one picture."""
+    found = opened(picture, "The picture")
+    return Pair(hashlib.sha256(found.tobytes()).hexdigest(), found, " ".join(text.split()))
 
 
 def _model_facts(given: Any, assembly: Assembly) -> dict[str, Any]:

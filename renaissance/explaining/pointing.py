@@ -32,6 +32,13 @@ class Pointing:
     area: float
 
 
+def cropped(box: Box, kept: float) -> Box:
+    """Return a box of a square picture as shares of its middle, where a share `kept` of each side is left."""
+    left, top, width, height = box
+    edge = (1 - kept) / 2
+    return (left - edge) / kept, (top - edge) / kept, width / kept, height / kept
+
+
 def point_of(patches: Tensor) -> tuple[float, float]:
     """Return (across, down) of the middle of the greatest patch [R, C], in shares of the sides; of equals the first."""
     rows, columns = patches.shape

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL.Image import Image, fromarray
 
-from renaissance.api import TextInput, VisionInput
+from renaissance.api import Box, TextInput, VisionInput
 from renaissance.assemble import Assembly
 from renaissance.errors import CapabilityError
 from renaissance.explaining.drift import drift
@@ -23,7 +23,7 @@ from renaissance.explaining.layers import Layers, layer_features, of_modality
 from renaissance.explaining.outputs import Explained, scores
 from renaissance.explaining.pairs import Labelled, Pair, Pointed
 from renaissance.explaining.pictures import draw_lines, draw_map, draw_matrix
-from renaissance.explaining.pointing import Pointing, pointing, pointing_summary
+from renaissance.explaining.pointing import Pointing, cropped, pointing, pointing_summary
 from renaissance.explaining.probing import probe_layers
 from renaissance.explaining.rollout import Rollout, attention_rollout
 from renaissance.explaining.shares import modality_shares
@@ -208,19 +208,25 @@ def pointing_section(work: Explaining, given: Sequence[Pointed]) -> dict[str, An
         _, rows, columns = patch_grid(work.own, images)
         found, attention = work.attributed(one.pair), work.rolled(one.pair)
         if attention is not None:
-            points["rollout"].append(pointing(attention.patches, one.named, one.others))
+            points["rollout"].append(pointing(attention.patches, *_boxes_seen(work, one)))
         if not found.gap <= TOLERANCE:
             incomplete += 1
             continue
-        points["attribution"].append(pointing(found.patches(rows, columns), one.named, one.others))
+        points["attribution"].append(pointing(found.patches(rows, columns), *_boxes_seen(work, one)))
         if number < DRAWN:
             _draw_pointing(work, number, one, found, points["attribution"][-1])
     summary: dict[str, Any] = {name: pointing_summary(known) for name, known in points.items() if known}
     return summary | {"incomplete": incomplete}
 
 
+def _boxes_seen(work: Explaining, one: Pointed) -> tuple[Box, tuple[Box, ...]]:
+    """Return the boxes, that of the named thing first, as shares of what the model sees of the picture."""
+    kept: float = getattr(work.own.encoder.vision.processor, "crop", 1.0)
+    return cropped(one.named, kept), tuple(cropped(other, kept) for other in one.others)
+
+
 def _draw_pointing(work: Explaining, number: int, one: Pointed, found: Attribution, pointed: Pointing) -> None:
-    text = one.pair.text
+    text, (named, others) = one.pair.text, _boxes_seen(work, one)
     title = f"{'Hit' if pointed.hit else 'Missed'}: {text}"
     path = work.picture(f"pointing-{number + 1}.png", "pointing", title)
     images, _ = work.inputs(one.pair)
@@ -235,5 +241,5 @@ def _draw_pointing(work: Explaining, number: int, one: Pointed, found: Attributi
         title=title,
         meaning=ATTRIBUTION,
         signed=True,
-        boxes=(one.named, *one.others),
+        boxes=(named, *others),
     )

@@ -35,14 +35,15 @@ def arms(results: Results) -> Section:
     if plot is not None:
         blocks.append(Figure(plot))
     freeze_map = _freeze_map(results.arms)
-    return Section("arms", "Arms, and what is frozen", [*blocks, *([freeze_map] if freeze_map else [])])
+    blocks += [freeze_map] if freeze_map else []
+    return Section("arms", "Arms, and what is frozen", [*blocks, _specs(results.arms)])
 
 
 def _arm_table(found: list[Arm]) -> Table:
     factors = list(dict.fromkeys(factor for arm in found for factor in arm.levels))
     columns = [Column("arm"), *(Column(factor) for factor in factors), Column("what it is")]
     columns += [Column("parameters", "number"), Column("trained", "number"), Column("no embeddings", "number")]
-    columns += [Column("FLOPs a pair", "number"), Column("differs in"), Column("spec", "code")]
+    columns += [Column("FLOPs a pair", "number")]
     return without_empty(Table("The arms", columns, [_arm_row(arm, factors) for arm in found]))
 
 
@@ -57,9 +58,18 @@ def _arm_row(arm: Arm, factors: list[str]) -> list[Cell]:
         text_cell(about or NOTHING),
         *(number_cell(short(value), value) for value in sizes),
         number_cell(short(arm.flops_a_pair), arm.flops_a_pair),
-        text_cell(", ".join(arm.varies) or NOTHING),
-        text_cell(arm.spec or NOTHING),
     ]
+
+
+def _specs(found: list[Arm]) -> Folded:
+    """Return what the table of the arms has no room for."""
+    columns = [Column("arm"), Column("differs in"), Column("spec", "code")]
+    rows = [
+        [text_cell(arm.name), text_cell(", ".join(arm.varies) or NOTHING), text_cell(arm.spec or NOTHING)]
+        for arm in found
+    ]
+    table = without_empty(Table("Of each arm, which keys of recipes differ, and its spec", columns, rows))
+    return Folded("specs of the arms, and what differs in their recipes", [table])
 
 
 def _freeze_map(found: list[Arm]) -> Table | None:

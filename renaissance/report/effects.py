@@ -61,6 +61,11 @@ def effect_plot(hypotheses: Sequence[Hypothesis], *, name: str = "effects") -> D
         f"Mean difference with its {levels} interval (bar), the differences of single seeds (small dots), the margin "
         "(dashed). The primary hypothesis has a square."
     )
+    if any(found.margin is not None and found.margin.share is not None for found in known):
+        caption += (
+            " A margin that is a share of a gain varies with the gain from seed to seed, and p is one-sided and counts "
+            "that: it is p that decides, not where the bar ends against the mean of the margin."
+        )
     return drawn(name, caption, _alt(known), lambda width: _plot(known, width))
 
 

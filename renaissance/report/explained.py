@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from renaissance.report.blocks import Block, Bullets, Cell, Column, Gallery, Heading, Paragraph, Section, Shown, Table
+from renaissance.report.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Folded,
+    Gallery,
+    Heading,
+    Paragraph,
+    Section,
+    Shown,
+    Table,
+)
 from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.facts import Results
@@ -29,7 +41,7 @@ def explanations(results: Results, pictures: Pictures) -> Section:
     found = {one.arm: _read(pictures, one.folder) for one in results.explanations}
     known = {arm: facts for arm, facts in found.items() if facts is not None}
     folders = {one.arm: one.folder for one in results.explanations}
-    blocks: list[Block] = [*_shares(known), *_pointing(known)]
+    blocks: list[Block] = [*_shares(known), *_pointing(known), *_compared(results, known), *_probes(known)]
     pictures.room = ROOM
     for arm, facts in known.items():
         blocks += _shown(arm, folders[arm], facts, pictures, max(2, MOST // len(known)))
@@ -93,6 +105,71 @@ def _pointing(known: Mapping[str, Facts]) -> Iterator[Table]:
     ]
     if cells:
         yield Table("The pointing game: does a map point at what the caption names?", columns, cells)
+
+
+def _compared(results: Results, known: Mapping[str, Facts]) -> Iterator[Table]:
+    """Yield, layer by layer, how far each arm lies from the model that it was compared with, and how like it is."""
+    arms = {run.id: " and ".join(run.arms) for run in results.runs}
+    named = [str(_inner(facts, "against").get("name")) for facts in known.values() if _inner(facts, "against")]
+    other = " or ".join(dict.fromkeys(f"'{arms.get(name, name)}'" for name in named))
+    moved = {arm: {str(row.get("layer")): row.get("weights") for row in _rows(facts, "drift")}
+             for arm, facts in known.items()}  # fmt: skip
+    alike = {arm: _alike(_inner(facts, "cka")) for arm, facts in known.items()}
+    yield from _by_layer(f"How far the weights of each layer lie from those of {other}, of their norm", moved, _percent)
+    yield from _by_layer(f"Likeness (CKA) of each layer to the same one of {other}: 1 is the same", alike, _hundredths)
+
+
+def _alike(cka: Facts) -> dict[str, Any]:
+    """Return the similarity of each layer with that of the same name in the other model."""
+    own, other, values = (cka.get(name) for name in ("layers", "against_layers", "against"))
+    if not (isinstance(own, list) and isinstance(other, list) and isinstance(values, list)):
+        return {}
+    rows = {name: dict(zip(other, row, strict=False)) for name, row in zip(own, values, strict=False)}
+    return {name: row[name] for name, row in rows.items() if name in row}
+
+
+def _by_layer(caption: str, found: Mapping[str, Mapping[str, Any]], cell: Callable[[Any], Cell]) -> Iterator[Table]:
+    """Yield a table of a row for each layer and a column for each arm that has such values."""
+    arms = {arm: values for arm, values in found.items() if values}
+    layers = dict.fromkeys(layer for values in arms.values() for layer in values)
+    if arms:
+        columns = [Column("layer"), *(Column(arm, "number") for arm in arms)]
+        yield Table(
+            caption, columns, [[text_cell(layer), *(cell(arms[arm].get(layer)) for arm in arms)] for layer in layers]
+        )
+
+
+def _probes(known: Mapping[str, Facts]) -> Iterator[Block]:
+    """Yield what a linear probe reads from each layer of each arm, beside the commonest class."""
+    rows = {arm: {(row.get("layer"), row.get("target")): row for row in _rows(facts, "probes")}
+            for arm, facts in known.items()}  # fmt: skip
+    arms = [arm for arm, found in rows.items() if found]
+    if not arms:
+        return
+    keys = dict.fromkeys(key for arm in arms for key in rows[arm])
+    columns = [Column("layer"), Column("target"), Column("commonest class", "number")]
+    columns += [Column(arm, "number") for arm in arms]
+    cells = []
+    for key in keys:
+        found = [rows[arm].get(key, {}) for arm in arms]
+        majority = next(row.get("majority") for row in found if row)
+        values = [majority, *(row.get("accuracy") for row in found)]
+        cells.append([*map(text_cell, map(str, key)), *map(_tenths, values)])
+    table = Table("Right answers of linear probes on drawn scenes of one thing, in percent", columns, cells)
+    yield Folded("what linear probes read from each layer", [table])
+
+
+def _rows(facts: Facts, name: str) -> list[Facts]:
+    found = facts.get(name)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def _tenths(value: Any) -> Cell:
+    return number_cell(fixed(value, 1), value) if _is_number(value) else number_cell(NOTHING, None)
+
+
+def _hundredths(value: Any) -> Cell:
+    return number_cell(fixed(value, 2), value) if _is_number(value) else number_cell(NOTHING, None)
 
 
 def _inner(facts: Facts, name: str) -> Facts:

@@ -22,12 +22,22 @@ from renaissance.studies.compute import compute, reach
 from renaissance.studies.curves import curves
 from renaissance.studies.facts import arm_facts, stage_facts
 from renaissance.studies.folder import SCORES, StudyFolder
-from renaissance.studies.hypotheses import Margin, Tested, Untested, examined, p_values, seeds_planned, weights_of
+from renaissance.studies.hypotheses import (
+    Margin,
+    Tested,
+    Untested,
+    examined,
+    p_values,
+    seeds_planned,
+    weights_of,
+)
+from renaissance.studies.library import names
+from renaissance.studies.notes import failed_trials, noted
 from renaissance.studies.results import Results, collect
 from renaissance.studies.scores import score_rows, variance_rows
 from renaissance.studies.statistics.holm import holm
 from renaissance.studies.statistics.paired import Estimate
-from renaissance.studies.verdicts import verdict_of
+from renaissance.studies.verdicts import Verdict, verdict_of
 
 FORMAT = 1
 DIGITS = 6
@@ -50,7 +60,7 @@ def analyse(design: Design, folder: StudyFolder, *, claims: Sequence[Mapping[str
         "study": _study(results, folder),
         "arms": arm_facts(design),
         "stages": _stages(results),
-        "hypotheses": _hypotheses(found, design),
+        "hypotheses": _hypotheses(found, design, folder),
         "claims": [dict(claim) for claim in claims],
         "scores": score_rows(results),
         "compute": compute(results),
@@ -61,7 +71,7 @@ def analyse(design: Design, folder: StudyFolder, *, claims: Sequence[Mapping[str
         "explanations": _explanations(design, folder),
         "runs": _runs(results, folder),
         "machine": _machine(results),
-        "notes": [*_notes(results, found), *unshared],
+        "notes": [*noted(results, found), *failed_trials(design, folder), *unshared],
     }
     rounded: dict[str, Any] = _rounded(facts)
     write_atomically(folder.results, json.dumps(rounded, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -82,9 +92,16 @@ def _study(results: Results, folder: StudyFolder) -> dict[str, Any]:
         "reference": study.reference,
         "digest": _digest(folder),
         "version": renaissance.__version__,
-        "command": f"renaissance study run {study.name} --preset {design.preset}",
+        "command": _command(design, folder),
         "complete": len(results.done) == len(design.runs),
     }
+
+
+def _command(design: Design, folder: StudyFolder) -> str:
+    """Return what runs the study again: by its name where it ships with renaissance, else by the copy in its folder."""
+    name = design.study.name
+    data = " --data FOLDER" if folder.designed().get("data") else ""
+    return f"renaissance study run {name if name in names() else folder.study.name} --preset {design.preset}{data}"
 
 
 def _digest(folder: StudyFolder) -> str:
@@ -105,12 +122,21 @@ def _stages(results: Results) -> list[dict[str, Any]]:
 # --- hypotheses -------------------------------------------------------------------------------------------------------
 
 
-def _hypotheses(found: Sequence[Tested | Untested], design: Design) -> list[dict[str, Any]]:
+def _hypotheses(found: Sequence[Tested | Untested], design: Design, folder: StudyFolder) -> list[dict[str, Any]]:
     adjusted = holm(p_values(found)).adjusted
-    return [_hypothesis(one, adjusted[one.hypothesis.name], design) for one in found]
+    against = holm(p_values(found, against=True)).adjusted
+    restated = folder.restated(design)
+    rows = []
+    for one in found:
+        p_holm, against_holm = adjusted[one.hypothesis.name], against[one.hypothesis.name]
+        verdict = verdict_of(one, p_holm, design, against_holm=against_holm, restated=restated)
+        rows.append(_hypothesis(one, p_holm, against_holm, verdict, design))
+    return rows
 
 
-def _hypothesis(found: Tested | Untested, p_holm: float, design: Design) -> dict[str, Any]:
+def _hypothesis(
+    found: Tested | Untested, p_holm: float, against_holm: float, verdict: Verdict, design: Design
+) -> dict[str, Any]:
     stated = found.hypothesis
     return {
         "name": stated.name,
@@ -121,13 +147,13 @@ def _hypothesis(found: Tested | Untested, p_holm: float, design: Design) -> dict
         "arms": list(stated.arms),
         "weights": weights_of(stated),
         "alpha": stated.alpha,
-        **_numbers(found, p_holm),
+        **_numbers(found, p_holm, against_holm),
         "seeds_needed": seeds_planned(stated),
-        **asdict(verdict_of(found, p_holm, design)),
+        **asdict(verdict),
     }
 
 
-def _numbers(found: Tested | Untested, p_holm: float) -> dict[str, Any]:
+def _numbers(found: Tested | Untested, p_holm: float, against_holm: float) -> dict[str, Any]:
     if isinstance(found, Untested):
         return _numbers_untested(found)
     return {
@@ -138,6 +164,8 @@ def _numbers(found: Tested | Untested, p_holm: float) -> dict[str, Any]:
         "p": found.p,
         "p_permutation": found.p_permutation,
         "p_holm": p_holm,
+        "p_against": found.p_against,
+        "p_against_holm": against_holm,
         "margin": _margin(found.margin),
         "equivalence": _equivalence(found),
         "seeds_to_decide": found.seeds_to_decide,
@@ -148,8 +176,8 @@ def _numbers_untested(found: Untested) -> dict[str, Any]:
     """Return the difference of the one seed that there may be, without a spread and without a test."""
     had, unknown = found.differences, dict.fromkeys(("sd", "low", "high"))
     mean = {"mean": had[0], **unknown, "n": 1, "level": 1 - found.hypothesis.alpha} if had else None
-    nothing = ("bootstrap", "p", "p_permutation", "p_holm", "margin", "equivalence", "seeds_to_decide")
-    return {"n": len(had), "differences": had, "estimate": mean, **dict.fromkeys(nothing)}
+    tests = ("p", "p_permutation", "p_holm", "p_against", "p_against_holm", "margin", "equivalence", "seeds_to_decide")
+    return {"n": len(had), "differences": had, "estimate": mean, **dict.fromkeys(("bootstrap", *tests))}
 
 
 def _margin(found: Margin) -> dict[str, Any]:
@@ -218,40 +246,19 @@ def _machine(results: Results) -> dict[str, Any] | None:
     return None if first is None else dict(first.machine)
 
 
-def _notes(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
-    """Return what a reader must know of what is missing."""
-    notes = [f"The run '{run}' failed: {results.fault(run)}." for run in results.design.runs if run in results.failed]
-    if results.waiting:
-        notes.append(f"{len(results.waiting)} of {len(results.design.runs)} runs have not ended.")
-    left_out: dict[str, list[str]] = {}
-    for one in found:
-        for line in one.pairs.left_out if one.pairs else ():
-            left_out.setdefault(line, []).append(f"'{one.hypothesis.name}'")
-    notes += [f"Left out of {', '.join(names)}: {line}." for line, names in left_out.items()]
-    for one in found:
-        name = one.hypothesis.name
-        if isinstance(one, Untested):
-            notes.append(f"'{name}' was not tested: {one.why}.")
-        if isinstance(one, Tested) and "items" not in one.bootstrap.over:
-            notes.append(f"'{name}': its bootstrap draws no items, as not all runs kept outcomes of the same ones.")
-    machines = {json.dumps(run.machine, sort_keys=True) for run in results.done.values()}
-    if len(machines) > 1:
-        notes.append(f"Runs ran on {len(machines)} different machines or settings: compare no seconds and no memory.")
-    return notes
-
-
 def _cases(design: Design, folder: StudyFolder) -> list[dict[str, Any]]:
-    """Return what one model of each arm retrieved, where that was looked at."""
+    """Return what one model of each arm retrieved, where that was looked at, and is a model of this design."""
     places = [folder.cases(arm.name) for arm in design.arms]
-    return [case for place in places if place.is_file() for case in json.loads(place.read_text(encoding="utf-8"))]
+    cases = [case for place in places if place.is_file() for case in json.loads(place.read_text(encoding="utf-8"))]
+    return [case for case in cases if case["run"] in design.runs]
 
 
 def _explanations(design: Design, folder: StudyFolder) -> list[dict[str, str]]:
-    places = {arm.name: f"explanations/{arm.name}" for arm in design.arms}
+    places = {arm.name: folder.explanation(arm.name) for arm in design.arms}
     return [
-        {"arm": arm, "folder": place}
+        {"arm": arm, "folder": place.relative_to(folder.path).as_posix()}
         for arm, place in places.items()
-        if (folder.path / place / "explanation.json").is_file()
+        if (place / "explanation.json").is_file()
     ]
 
 

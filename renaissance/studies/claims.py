@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from renaissance.errors import SpecError, StudyError
-from renaissance.plain_yaml import parse_yaml
-from renaissance.spec import Strict, did_you_mean, explain, shown
+from renaissance.spec import Strict, did_you_mean, explain
 from renaissance.studies.design import Text, Word
 
 Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$", max_length=121)]
@@ -65,19 +63,6 @@ def validate_collection(data: object) -> Collection:
         return Collection.model_validate(data)
     except ValidationError as error:
         raise SpecError(explain(error, Collection.model_json_schema(), what="collection")) from None
-
-
-def load_collection(path: Path) -> Collection:
-    """Read a collection from a YAML file.
-
-    Raises:
-        SpecError: the file is missing, too large, not plain YAML, or not a collection.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"The collection '{shown(path)}' cannot be read: {error.strerror}.") from None
-    return validate_collection(parse_yaml(raw, what=path.name))
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------

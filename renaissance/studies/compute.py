@@ -11,7 +11,7 @@ from renaissance.studies.results import Finished, Results
 
 ALL = "all"  # the sum over stages
 FLOPS = {name: f"flops_{name}" for name in ("as_run", "no_store", "store_built", "nothing_frozen")}
-SECONDS = {name: f"seconds_{name}" for name in ("training", "evaluation", "store")}
+SECONDS = {name: f"seconds_{name}" for name in ("training", "evaluation", "store", "store_built")}
 PEAK = "peak_memory_bytes"
 Figures = Mapping[str, float | None]
 

@@ -21,6 +21,8 @@ from renaissance.spec import Strict, did_you_mean
 
 PRETRAINING = "pretrain"
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=60)]
+# a published layout, perhaps with a language: refcoco+-de
+Layout = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$", max_length=60)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 SettingPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_:\-]+)+$", max_length=200)]
 Settings = dict[SettingPath, JsonValue]
@@ -56,7 +58,9 @@ class World(Strict):
 
     size: Count = Field(description="Scenes; 15% each are for validation and test.")
     seed: int = Field(ge=0, le=2**31)
-    layouts: tuple[Word, ...] = Field(strict=False, min_length=1, description="'@name/layout' is the prepared folder.")
+    layouts: tuple[Layout, ...] = Field(
+        strict=False, min_length=1, description="'@name/layout' is the prepared folder."
+    )
     languages: tuple[Word, ...] = Field(("en",), strict=False)
     image_size: Count = Field(64, ge=16, le=512, description="Pixels a side.")
     kinds: Kinds = Field(Kinds(), exclude_if=lambda kinds: kinds == Kinds())

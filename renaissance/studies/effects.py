@@ -31,8 +31,8 @@ from renaissance.uses import select_tasks
 class Effect:
     """Something that a stage of an arm implies.
 
-    about: in words. value: what is compared. said: the value in words. paths: of which 'varies' must name one, itself or
-    by what is below it, for arms to differ in this.
+    about: in words. value: what is compared. said: the same in words. paths: where arms differ in it, one of these, or
+    what is below it, must stand in 'varies'.
     """
 
     about: str

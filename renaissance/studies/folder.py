@@ -1,6 +1,7 @@
 """The folder of a study: where its runs, records, data and results are, and whether they are still what they were.
 
-study.yaml, design.json    the study as given; its preset, runs by arm and stage, threads and data
+study.yaml, design.json    the study as given; its preset, runs by arm and stage, threads and data, and a digest of what
+                           its primary verdict is about, as it was before a run that measures that had ended
 worlds/<name>/             generated data; prepared/<layout> below it is what runs read
 runs/<id>/, logs/<id>.log  run folders, and what each run printed
 records/<id>.json          written last, when a run ended: its state, and digests of what it measured
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
@@ -25,6 +26,7 @@ from renaissance.durable import sha256_of, write_atomically
 from renaissance.errors import OutputError, StudyError
 from renaissance.spec import shown
 from renaissance.studies.arms import Design
+from renaissance.studies.stated import primary_of, stated
 from renaissance.training.folder import state
 from renaissance.training.lock import locked
 
@@ -79,6 +81,10 @@ class StudyFolder:
         """Return the file of what one model of an arm retrieved; its pictures are beside it."""
         return self.path / "cases" / arm / "cases.json"
 
+    def explanation(self, arm: str) -> Path:
+        """Return the folder of what explains one model of an arm."""
+        return self.path / "explanations" / arm
+
     def search(self, arm: str) -> Path:
         """Return the file of an arm's search."""
         return self.path / "search" / f"{arm}.json"
@@ -130,6 +136,7 @@ class StudyFolder:
                 f"The runs in '{self.path}' read '{noted['data']}'; give that as --data, or another --out."
             )
         threads, data = int(noted.get("threads", threads)), data or noted.get("data")
+        measured = noted.get("measured", False) or self._measured(design, noted)
         runs: dict[str, dict[str, Any]] = {}
         for (arm, stage), ids in design.runs_of.items():
             runs.setdefault(arm, {})[stage] = [list(row) for row in ids]
@@ -140,11 +147,26 @@ class StudyFolder:
             "version": renaissance.__version__,
             "threads": threads,
             "data": data,
+            "stated": noted["stated"] if measured and "stated" in noted else stated(design),
+            "measured": measured,
             "runs": runs,
             "searched": {arm: dict(settings) for arm, settings in design.searched.items()},
         }
         write_atomically(self.design, json.dumps(facts, indent=1) + "\n")
         return threads, data
+
+    def _measured(self, design: Design, noted: Mapping[str, Any]) -> bool:
+        """Return whether a run has ended that measures the primary hypothesis, as it is or as it was noted."""
+        primary = primary_of(design)
+        stage = primary.metric.partition("/")[0]
+        rows = [row for arm in primary.arms for row in design.runs_of.get((arm, stage), ())]
+        rows += [row for arm in primary.arms for row in noted.get("runs", {}).get(arm, {}).get(stage, [])]
+        records = (self.record(run) for run in {run for row in rows for run in row})
+        return any(record is not None and record["state"] == "done" for record in records)
+
+    def restated(self, design: Design) -> bool:
+        """Return whether what the primary verdict is about was changed after a run that measures it had ended."""
+        return self.designed().get("stated") not in (None, stated(design))
 
     def designed(self) -> dict[str, Any]:
         """Return what design.json holds; {} where there is none yet.
@@ -207,8 +229,9 @@ class StudyFolder:
         for name, digest in record["sha256"].items():
             path = self.run(run) / name
             if not path.is_file() or sha256_of(path) != digest:
+                fault = "changed since they were made" if path.is_file() else "lost"
                 raise StudyError(
-                    f"Results of the run '{run}' were changed since they were made ({name}): restore it, or delete "
+                    f"Results of the run '{run}' were {fault} ({name}): restore it, or delete "
                     f"{self.run(run)} and {self.record_file(run)} to run it again."
                 )
         return self.run(run)

@@ -261,6 +261,8 @@ def _seeds(room: float, sd: float, alpha: float, kind: Kind, power: float = 0.8)
         return None
 
 
-def p_values(found: Sequence[Tested | Untested]) -> dict[str, float]:
-    """Return the p values of all stated hypotheses: one that could not be tested has shown nothing."""
-    return {one.hypothesis.name: one.p if isinstance(one, Tested) else 1.0 for one in found}
+def p_values(found: Sequence[Tested | Untested], *, against: bool = False) -> dict[str, float]:
+    """Return the p values of all stated hypotheses, or of their opposites: what could not be tested has shown none."""
+    tested = {one.hypothesis.name: one for one in found if isinstance(one, Tested)}
+    own = {name: one.p_against if against else one.p for name, one in tested.items()}
+    return {one.hypothesis.name: own.get(one.hypothesis.name, 1.0) for one in found}

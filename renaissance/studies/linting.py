@@ -146,10 +146,10 @@ def _unjudged(design: Design) -> Iterator[str]:
                 yield f"{where} is about the arm '{name}', which 'arms' leaves out."
             elif name in names:
                 yield from _unmeasured(hypothesis.metric, design.arm(name), where)
-            elif hypothesis.name == study.primary and design.size.verdicts != "none":
+            elif hypothesis.name == study.primary and design.size.verdicts == "confirmatory":
                 yield (
                     f"the preset '{design.preset}' leaves out the arm '{name}' of the primary hypothesis "
-                    f"'{hypothesis.name}'; add it to its 'arms', or set verdicts: none."
+                    f"'{hypothesis.name}'; add it to its 'arms', or set verdicts: exploratory."
                 )
 
 

@@ -1,12 +1,14 @@
 """What one model of each arm does, to look at: what it retrieves, right and wrong, and what explains its choices.
 
-Of each arm the first seeds are taken, and of the samples of its last stage the first ones: nothing is picked.
+Of each arm the first seeds are taken, and of the samples of its last stage the first ones: nothing is picked. Layers
+are compared with those of the study's reference arm on the same samples, and probed with drawn scenes.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -17,13 +19,13 @@ from PIL import Image
 
 from renaissance.data.records import Record
 from renaissance.durable import replacing, write_atomically
-from renaissance.errors import CapabilityError, SpecError
+from renaissance.errors import RenaissanceError, SpecError
 from renaissance.explaining import explain
 from renaissance.pretrained import from_pretrained
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe, load_recipe
 from renaissance.recipe.data import ImagesData, PreparedData, WorldData
-from renaissance.studies.arms import Design
+from renaissance.studies.arms import Arm, Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.training.samples import select_samples
 
@@ -31,6 +33,8 @@ GALLERY = 200  # pictures among which is retrieved
 SHOWN = 6  # right cases, and as many wrong ones, of each direction
 TOP = 5
 SIDE = 192  # pixels, of the pictures of cases
+# pairs on which layers are compared, and drawn scenes that they are probed with
+COMPARED, PROBED = 64, 192
 
 
 def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
@@ -41,15 +45,24 @@ def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
     arms = [arm for arm in design.arms if _model(design, folder, arm.name) is not None]
     for arm in progress.track(arms, len(arms), "Looking at each arm"):
         run = _run(design, arm.name)
-        samples = _samples(folder, run)
-        if not samples:
-            continue
         model = folder.run(run) / "model"
         try:
+            samples = _samples(folder, run)
+            if not samples:
+                continue
+            _forget_others(folder, arm.name, run)
             _write_cases(folder.cases(arm.name), arm.name, run, model, samples)
-            _write_explanation(folder.path / "explanations" / arm.name, model, samples[0])
-        except (CapabilityError, SpecError) as error:
+            _write_explanation(folder.explanation(arm.name), model, samples, _reference(design, folder, arm))
+        except RenaissanceError as error:  # whatever it is, the verdicts do not wait for a look
             progress.say(f"'{arm.name}' is not looked at: {error}")
+
+
+def _forget_others(folder: StudyFolder, arm: str, run: str) -> None:
+    """Remove what shows a model that is no longer an arm's first, as the study was changed since."""
+    file = folder.cases(arm)
+    if file.is_file() and any(case["run"] != run for case in json.loads(file.read_text(encoding="utf-8"))):
+        shutil.rmtree(file.parent)
+        shutil.rmtree(folder.explanation(arm), ignore_errors=True)
 
 
 def _run(design: Design, arm: str) -> str:
@@ -62,6 +75,14 @@ def _model(design: Design, folder: StudyFolder, arm: str) -> Path | None:
     record = folder.record(_run(design, arm))
     done = record is not None and record["state"] == "done"
     return folder.run(_run(design, arm)) / "model" if done else None
+
+
+def _reference(design: Design, folder: StudyFolder, arm: Arm) -> Path | None:
+    """Return the run of the reference arm that an arm is compared with; None: it is the reference, or there is none."""
+    name = design.study.reference
+    if name in (None, arm.name) or _model(design, folder, str(name)) is None:
+        return None
+    return folder.run(_run(design, str(name)))
 
 
 def _samples(folder: StudyFolder, run: str) -> list[Record]:
@@ -143,7 +164,9 @@ def _small(picture: Image.Image) -> Image.Image:
 # --- what explains it -------------------------------------------------------------------------------------------------
 
 
-def _write_explanation(place: Path, model: Path, sample: Record) -> None:
+def _write_explanation(place: Path, model: Path, samples: Sequence[Record], reference: Path | None) -> None:
     if place.exists():
         return
-    explain(model, place, image=_picture(sample), text=sample.captions[0])
+    pairs = [(_picture(record), record.captions[0]) for record in samples[:COMPARED]]
+    picture, text = pairs[0]
+    explain(model, place, image=picture, text=text, data=pairs, against=reference, samples=COMPARED, probes=PROBED)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from renaissance.studies.results import Figure, Key, Results
 from renaissance.studies.statistics.paired import estimate
-from renaissance.studies.statistics.variance import FINE, SEED, split_variance
+from renaissance.studies.statistics.variance import FINE, ONE_FINE, SEED, split_variance
 
 
 def score_rows(results: Results) -> list[dict[str, Any]]:
@@ -51,7 +51,10 @@ def variance_rows(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
     A run's score scatters by its pretraining seed, by its fine-tuning seed, and by which items the test drew: the last
     is the variance of an outcome, and of how runs differ on it, over the number of items.
     """
-    study, found, notes = results.design.study, [], []
+    study = results.design.study
+    found: list[dict[str, Any]] = []
+    unsplit: list[str] = []
+    below: dict[str, list[str]] = {}
     metric = next(one.metric for one in study.hypotheses if one.name == study.primary)
     for arm in (arm.name for arm in results.design.arms):
         if results.untestable(metric, [arm]) is not None:
@@ -59,9 +62,7 @@ def variance_rows(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
         seeds = results.pairs(metric, [arm]).seeds
         outcomes = results.outcomes(metric, [arm], seeds) if len(seeds) > 1 else None
         if outcomes is None:
-            notes.append(
-                f"Variance of '{arm}': not split, as it takes two pretraining seeds with outcomes of the same items."
-            )
+            unsplit.append(f"'{arm}'")
             continue
         split = split_variance(outcomes[arm])
         parts = split.of_mean(seeds=1, fine=1, items=outcomes[arm].shape[2])
@@ -70,5 +71,20 @@ def variance_rows(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
         shares = {"pretraining": seed, "finetuning": fine, "items": total - seed - (fine or 0.0)}
         told = {name: None if part is None else part / total if total else 0.0 for name, part in shares.items()}
         found.append({"metric": metric, "arm": arm, **told, "sd": math.sqrt(total)})
-        notes += [f"Variance of '{arm}': {note}" for note in split.notes]
-    return found, notes
+        for source in split.below_zero:
+            below.setdefault(source, []).append(f"'{arm}'")
+    return found, list(_unknown(found, unsplit, below))
+
+
+def _unknown(
+    rows: Sequence[Mapping[str, Any]], unsplit: Sequence[str], below: Mapping[str, list[str]]
+) -> Iterator[str]:
+    """Yield what is not known of spreads, each once for all arms. below: the arms by source of an estimate below 0."""
+    if unsplit:
+        why = "it takes two pretraining seeds with outcomes of the same items"
+        yield f"Variance of {', '.join(unsplit)}: not split, as {why}."
+    if below:
+        told = "; ".join(f"{source} in {', '.join(arms)}" for source, arms in below.items())
+        yield f"Variance: where its estimate is below 0, as chance may have it, it is reported as 0 ({told})."
+    if any(row["finetuning"] is None for row in rows):
+        yield f"Variance: {ONE_FINE}"

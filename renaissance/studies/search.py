@@ -174,12 +174,11 @@ class _ArmSearch:
 
     def _tell(self, value: float | None) -> None:
         assert self.asked is not None, "it was asked before"
-        number = self.asked.number
         if value is None:
             self.study.tell(self.asked, state=optuna.trial.TrialState.FAIL)
         else:
             self.study.tell(self.asked, value)
-        self.trials.append(Trial(number, self.settings, self.runs[-1].id, value))
+        self.trials.append(Trial(self.asked.number, self.settings, self.runs[-1].id, value))
         self.asked, self.runs = None, []
         self._write()
 
@@ -265,8 +264,8 @@ def _runs_of_trial(arm: _ArmSearch, number: int) -> Iterator[PlannedRun]:
 def _alone(design: Design, arm: str) -> Study:
     """Return the study with this arm and one seed alone, which is soon expanded."""
     size = design.size.model_copy(update={"arms": (arm,), "seeds": {}})
-    changes = {"presets": {design.preset: size}, "seeds": dict.fromkeys(design.study.seeds, 1)}
-    return design.study.model_copy(update=changes)
+    seeds = dict.fromkeys(design.study.seeds, 1)
+    return design.study.model_copy(update={"presets": {design.preset: size}, "seeds": seeds})
 
 
 def _judged(recipe: dict[str, Any], search: Search, arm: _ArmSearch) -> dict[str, Any]:

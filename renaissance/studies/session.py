@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from renaissance.durable import write_atomically
-from renaissance.errors import StudyError
+from renaissance.errors import MissingPackageError, StudyError
 from renaissance.progress import Progress, Silent
 from renaissance.report import write, write_collection
-from renaissance.studies.analysis import analyse
 from renaissance.studies.arms import Design, expand
 from renaissance.studies.claims import Collection, judge
 from renaissance.studies.design import Study
@@ -19,9 +18,16 @@ from renaissance.studies.folder import StudyFolder
 from renaissance.studies.library import Given, load, load_study
 from renaissance.studies.linting import check_design
 from renaissance.studies.looking import look
-from renaissance.studies.planning import check_ready
 from renaissance.studies.runner import Outcome, run_study
 from renaissance.studies.workers import LocalWorkers, Workers
+
+try:
+    from renaissance.studies.analysis import analyse
+    from renaissance.studies.planning import check_ready
+except ModuleNotFoundError as error:
+    raise MissingPackageError(
+        f"Studies need the package {error.name}. Try: pip install 'renaissance-vl[study]'"
+    ) from None
 
 Launcher = Literal["local", "ray"]
 DEFAULT_PRESET = "cpu"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import renaissance
-from renaissance.cli.app import app, data, features, zoo
+from renaissance.cli.app import app, data, features, study, zoo
 from renaissance.recipe import json_schema
 from renaissance.shorthand import parse_spec
 
@@ -41,6 +41,7 @@ COMMANDS = (
 )
 DATA_COMMANDS = ("prepare", "layouts", "world", "doctor", "emoji")
 FEATURES_COMMANDS = ("build", "info", "verify", "gc")
+STUDY_COMMANDS = ("list", "plan", "run", "status", "report")
 ZOO_COMMANDS = ("publish",)
 CANNOT_DESCRIBE = """
 from renaissance.api import BackboneEntry, hookimpl
@@ -291,6 +292,7 @@ def test_version_is_printed(cli: Cli) -> None:
         *COMMANDS,
         *(f"data {name}" for name in DATA_COMMANDS),
         *(f"features {name}" for name in FEATURES_COMMANDS),
+        *(f"study {name}" for name in STUDY_COMMANDS),
         "zoo",
         *(f"zoo {name}" for name in ZOO_COMMANDS),
     ],
@@ -305,6 +307,7 @@ def test_every_command_is_tested_here() -> None:
     assert {command.name for command in app.registered_commands} == set(COMMANDS)
     assert {command.name for command in data.registered_commands} == set(DATA_COMMANDS)
     assert {command.name for command in features.registered_commands} == set(FEATURES_COMMANDS)
+    assert {command.name for command in study.registered_commands} == set(STUDY_COMMANDS)
     assert {command.name for command in zoo.registered_commands} == set(ZOO_COMMANDS)
 
 
@@ -312,7 +315,7 @@ def test_commands_that_describe_import_no_torch() -> None:
     commands = [
         ["list"], ["show", "vit-base"], ["check", "vit-base + bert-base", "--task", "itm"], ["plugins"],
         ["schema", "spec"], ["--help"], ["run", "--help"], ["data", "layouts"], ["data", "prepare", "--help"],
-        ["reproduce", "--list"], ["zoo"],
+        ["reproduce", "--list"], ["zoo"], ["study", "list"], ["study", "--help"], ["study", "run", "--help"],
     ]  # fmt: skip
     code = (
         "import sys\nfrom renaissance.cli import main\n"

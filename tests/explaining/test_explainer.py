@@ -164,6 +164,23 @@ def test_prepared_data_give_shares_and_similarity_of_a_held_out_split(
         renaissance.explain(model, tmp_path / "other", data=prepared, split="tset")
 
 
+def test_pairs_of_ones_own_are_compared_and_probed_with_drawn_scenes(
+    model: Model, moved: Model, pairs: list[Pair], tmp_path: Path
+) -> None:
+    given = [(pair.picture, pair.text) for pair in pairs[:6]]
+    facts = renaissance.explain(moved, tmp_path / "out", data=given, against=model, samples=5, probes=24).facts
+    assert facts["data"] == {**facts["data"], "kind": "given", "split": None, "samples": 5}
+    assert facts["shares"]["samples"] == facts["cka"]["samples"] == 5
+    assert facts["settings"]["probes"] == facts["probes"][0]["train"] + facts["probes"][0]["test"] == 24
+    assert facts["cka"]["against_layers"] == facts["cka"]["layers"]
+    assert {row["layer"]: row["cka"] for row in facts["drift"]}["vision.0"] == 0
+    assert facts["sample"] is facts["pointing"] is None
+    with pytest.raises(SpecError, match="Pairs have no splits"):
+        renaissance.explain(model, tmp_path / "other", data=given, split="test")
+    with pytest.raises(DataError, match="three different samples"):
+        renaissance.explain(model, tmp_path / "other", data=given[:1] * 4)
+
+
 def test_what_cannot_be_explained_is_refused_before_anything_is_written(
     model: Model, pairs: list[Pair], tmp_path: Path
 ) -> None:

@@ -17,11 +17,12 @@ from renaissance.explaining.drift import drift, relative_distance, weight_drift
 from renaissance.explaining.layers import layer_features, of_modality
 from renaissance.explaining.outputs import plain_copy
 from renaissance.explaining.pairs import Pair, world_labelled, world_pairs, world_pointed
-from renaissance.explaining.pointing import inside, point_of, pointing, pointing_summary
+from renaissance.explaining.pointing import cropped, inside, point_of, pointing, pointing_summary
 from renaissance.explaining.probing import probe_layers
 from renaissance.explaining.shares import modality_shares
 from renaissance.explaining.similarity import cka, cka_matrix, hsic
 from renaissance.pretrained import Model
+from renaissance.toolkit.images import ImageProcessor
 from tests.explaining.models import LINES, TEXT, made
 
 # --- modality shares --------------------------------------------------------------------------------------------------
@@ -234,6 +235,18 @@ def test_a_map_points_at_the_middle_of_its_greatest_patch() -> None:
     assert pointing(patches, (0.5, 0.25, 0.25, 0.25)).hit
     found = pointing(patches, (0.0, 0.0, 0.25, 0.5), [(0.6, 0.3, 0.1, 0.1)])
     assert (found.hit, found.other, found.chance, found.area) == (False, 1.0, 2 / 16, 0.125)
+
+
+def test_boxes_go_with_the_middle_that_a_processor_keeps() -> None:
+    picture = np.full((128, 128, 3), 255, dtype=np.uint8)
+    picture[40:72, 24:56] = 0
+    processor = ImageProcessor((64, 64), crop=0.5, mean=(0.5,) * 3, std=(0.5,) * 3)
+    rows, columns = np.nonzero(processor([Image.fromarray(picture)]).pixels[0, 0].numpy() < 128)
+    left, top, width, height = cropped((24 / 128, 40 / 128, 32 / 128, 32 / 128), processor.crop)
+    assert (left, top, width, height) == (-8 / 64, 8 / 64, 32 / 64, 32 / 64)
+    assert (columns.min(), columns.max() + 1) == (0, 64 * (left + width))
+    assert (rows.min(), rows.max() + 1) == (64 * top, 64 * (top + height))
+    assert cropped((0.1, 0.2, 0.3, 0.4), 1.0) == (0.1, 0.2, 0.3, 0.4)
 
 
 def test_random_maps_hit_as_often_as_chance() -> None:

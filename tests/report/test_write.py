@@ -212,6 +212,28 @@ def test_a_page_stays_small_however_many_pictures_there_are(tmp_path: Path) -> N
     assert found.html.stat().st_size < 1_500_000
 
 
+def test_layers_of_an_arm_stand_beside_those_of_the_arm_that_it_was_compared_with(written: Written) -> None:
+    markdown = written.markdown.read_text(encoding="utf-8")
+    other = " and ".join(cases.facts()["runs"][0]["arms"])
+    for caption, rows in (
+        (f"How far the weights of each layer lie from those of '{other}'", "| vision.0 | 12% |\n| fusion.final | – |"),
+        (f"of each layer to the same one of '{other}'", "| vision.0 | 0.75 |\n| text.0 | 0.99 |"),
+        ("Right answers of linear probes", "| vision.0 | colour | 14.1 | 62.5 |\n| vision.0 | shape | 10.9 | 31.2 |"),
+    ):
+        table = markdown[markdown.index(plain(caption)) :]
+        assert rows in table[: table.index("\n\n", table.index("| ---"))]
+
+
+def test_an_answer_says_why_and_an_interval_that_a_share_decides_by_p(written: Written) -> None:
+    html, markdown = (path.read_text(encoding="utf-8") for path in (written.html, written.markdown))
+    primary = next(found for found in cases.facts()["hypotheses"] if found["primary"])
+    head = markdown[: markdown.index("## ")]
+    assert plain(primary["sentence"]) in head
+    assert plain(primary["reason"]) in head
+    assert primary["margin"]["share"] is not None
+    assert "it is p that decides" in html
+
+
 def test_an_explanation_that_is_gone_is_said(written: Written) -> None:
     markdown = written.markdown.read_text(encoding="utf-8")
     assert "- both: explanations/both has no explanation.json that can be read" in markdown

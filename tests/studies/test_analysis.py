@@ -58,11 +58,61 @@ def test_two_analyses_give_the_same_bytes_whatever_the_folder_and_the_order_of_t
     assert str(tmp_path) not in third.results.read_text()
 
 
+def test_what_refutes_stands_in_the_results(design: Design, folder: StudyFolder) -> None:
+    one = only(analyse(design, folder)["hypotheses"], name="better")
+    assert one["p"] + one["p_against"] == pytest.approx(1)
+    assert one["p_against_holm"] >= one["p_against"]
+
+
+def test_the_command_is_one_that_works_and_names_that_data_were_given(
+    tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    shipped = study(tiny_spec(), seeds=2, name="freezing-world")
+    folder = fill(StudyFolder(tmp_path), shipped, scattered(MEANS))
+    folder.keep_design(shipped, threads=1, data="/pictures")
+    command = analyse(shipped, folder)["study"]["command"]
+    assert command == "renaissance study run freezing-world --preset cpu --data FOLDER"
+
+
+def test_a_study_that_was_restated_is_exploratory_and_says_so(tiny_spec: Callable[..., str], tmp_path: Path) -> None:
+    first, more = (study(tiny_spec(), [greater()], seeds=seeds) for seeds in (9, 10))
+    folder = fill(StudyFolder(tmp_path), more, scattered(MEANS))
+    folder.keep_design(first, threads=1, data=None)
+    assert analyse(first, folder)["hypotheses"][0]["confirmatory"]
+    folder.keep_design(more, threads=1, data=None)
+    found = analyse(more, folder)["hypotheses"][0]
+    assert (found["n"], found["verdict"], found["confirmatory"]) == (10, "supported", False)
+    assert "changed after runs that measure it had ended" in found["reason"]
+
+
+def test_flops_have_no_items_to_draw_and_trials_that_failed_are_told(
+    tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    stated = greater(metric="pretrain/ledger/flops_as_run", weights={"trained": 1, "frozen": -1})
+    counted = study(tiny_spec(), [greater("score"), stated], seeds=2)
+    folder = fill(StudyFolder(tmp_path), counted, scattered(MEANS))
+    folder.search("frozen").parent.mkdir(parents=True)
+    folder.search("frozen").write_text(json.dumps({"trials": [{"value": 1.0}, {"value": None}]}))
+    notes = analyse(counted, folder)["notes"]
+    assert [note for note in notes if "draws no items" in note] == [
+        "'score': its bootstrap draws no items, as not all runs kept outcomes of the same ones."
+    ]
+    assert "Search of 'frozen': 1 of its 2 trials gave no score." in notes
+
+
+def test_cases_of_a_model_that_is_none_of_this_study_any_more_are_left_out(design: Design, folder: StudyFolder) -> None:
+    own = design.runs_of["frozen", "finetune"][0][0]
+    case = {"arm": "frozen", "query": "a", "kind": "text->image", "image": None, "right": True, "top": []}
+    folder.cases("frozen").parent.mkdir(parents=True)
+    folder.cases("frozen").write_text(json.dumps([{**case, "run": own}, {**case, "run": "finetune-0.0-gone"}]))
+    assert [found["run"] for found in analyse(design, folder)["cases"]] == [own]
+
+
 def test_the_report_can_read_it(design: Design, folder: StudyFolder) -> None:
     analyse(design, folder)
     found = checked_results(json.loads(folder.results.read_text()), what="results.json")
     assert found.study.complete
-    assert found.study.command == "renaissance study run planted --preset cpu"
+    assert found.study.command == "renaissance study run study.yaml --preset cpu"  # it does not ship
     assert [one.name for one in found.hypotheses] == ["no-loss", "better", "alike"]
     assert {run.state for run in found.runs} == {"done"}
     assert found.hypotheses[0].bootstrap is not None
@@ -128,7 +178,8 @@ def test_savings_are_against_the_reference_with_the_store_without_it_and_with_it
     assert saving["flops"] == pytest.approx(
         {"as_run": 0.4, "no_store": 0.2, "store_built": 0.35, "nothing_frozen": 0.0}
     )
-    assert saving["seconds"] == {"training": 0.5, "evaluation": 0.0, "store": None}
+    spared = {"training": 0.5, "evaluation": 0.0, "store": None, "store_built": (20 - 10 - 1.5) / 20}
+    assert saving["seconds"] == pytest.approx(spared)
     assert saving["peak_memory_bytes"] == 0.5
     assert only(rows, arm="trained", stage="pretrain")["saving"]["flops"]["as_run"] == 0.0
 
@@ -213,10 +264,25 @@ def test_the_spread_is_told_by_where_it_comes_from(design: Design, tmp_path: Pat
     assert row["sd"] > 0
 
 
+def test_estimates_below_0_are_told_once_for_all_arms(design: Design, tmp_path: Path) -> None:
+    _, notes = variance_rows(collect(design, fill(StudyFolder(tmp_path), design, by_fine, more=True)))
+    below = [note for note in notes if "below 0" in note]
+    assert len(below) == 1
+    assert "pretraining seed in 'trained', 'frozen', 'no-vlp'" in below[0]
+
+
+def test_one_fine_tuning_seed_is_told_once(tiny_spec: Callable[..., str], tmp_path: Path) -> None:
+    single = study(tiny_spec(), seeds=3, fine=1)
+    rows, notes = variance_rows(collect(single, fill(StudyFolder(tmp_path), single, scattered(MEANS), more=True)))
+    assert {row["finetuning"] for row in rows} == {None}
+    assert len([note for note in notes if "One fine-tuning seed" in note]) == 1
+
+
 def test_without_outcomes_the_spread_is_not_split_and_that_is_said(design: Design, tmp_path: Path) -> None:
     rows, notes = variance_rows(collect(design, fill(StudyFolder(tmp_path), design, scattered(MEANS))))
     assert rows == []
-    assert notes[0].startswith("Variance of 'trained': not split")
+    assert len(notes) == 1
+    assert notes[0].startswith("Variance of 'trained', 'frozen', 'no-vlp': not split")
 
 
 def test_an_arm_is_told_by_its_size_and_what_is_frozen(design: Design) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from renaissance.errors import SpecError, StudyError
-from renaissance.studies.claims import Collection, judge, load_collection, validate_collection
+from renaissance.studies.claims import Collection, judge, validate_collection
 
 
 def collection(by: list[str], needs: str = "all", **changes: Any) -> Collection:
@@ -102,15 +100,3 @@ def test_a_hypothesis_that_a_study_has_not_is_an_error() -> None:
 def test_a_collection_that_does_not_fit_together_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         collection(["freezing/a"], **changes)
-
-
-def test_a_collection_is_read_from_yaml(tmp_path: Path) -> None:
-    stated = collection(["freezing/a", "freezing/b"], "any")
-    path = tmp_path / "paper.yaml"
-    path.write_text(yaml.safe_dump(stated.model_dump(mode="json")))
-    assert load_collection(path) == stated
-
-
-def test_a_collection_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"The collection '.*paper\.yaml' cannot be read"):
-        load_collection(tmp_path / "paper.yaml")

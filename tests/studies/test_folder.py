@@ -134,3 +134,44 @@ def test_runs_go_on_with_the_threads_and_the_data_that_the_first_ones_had(
     told = folder.designed()
     assert told["runs"]["low"]["pretrain"] == told["runs"]["high"]["pretrain"]
     assert told["searched"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "restated"),
+    [
+        (lambda found: found.update(seeds={"pretrain": 3, "finetune": 1}), True),
+        (lambda found: found["hypotheses"][0].update(margin=1.0), True),
+        (lambda found: found["stages"]["finetune"]["budget"].update(steps=3), True),
+        (lambda found: found["factors"]["rate"]["levels"].update(higher={"finetune.optimiser.lr": 0.1}), False),
+        (lambda found: found["hypotheses"].append({**found["hypotheses"][0], "name": "another"}), False),
+        (lambda found: found.update(question="Does it?"), False),
+    ],
+    ids=["seeds", "margin", "recipe", "another arm", "another hypothesis", "words"],
+)
+def test_a_study_that_changes_what_it_is_judged_by_is_restated_once_there_is_something_to_see(
+    folder: StudyFolder, tiny_study: Studies, change: Any, restated: bool
+) -> None:
+    first, changed = tiny_study(), tiny_study(change)
+    folder.keep_design(first, threads=1, data=None)
+    for design in (changed, first):  # nothing has ended: one may still think
+        folder.keep_design(design, threads=1, data=None)
+        assert not folder.restated(design)
+    folder.run(run := first.runs_of["low", "finetune"][0][0]).mkdir(parents=True)
+    (folder.run(run) / "scores.json").write_text('{"seconds": {}}')
+    folder.record_file(run).parent.mkdir(parents=True, exist_ok=True)
+    folder.record_done(run)
+    for _ in range(2):
+        folder.keep_design(changed, threads=1, data=None)
+        assert folder.restated(changed) == restated
+    folder.keep_design(first, threads=1, data=None)
+    assert not folder.restated(first)
+
+
+def test_a_lost_file_is_not_called_a_changed_one(folder: StudyFolder) -> None:
+    folder.run("one").mkdir(parents=True)
+    (folder.run("one") / "scores.json").write_text('{"seconds": {}}')
+    folder.record_file("one").parent.mkdir(parents=True, exist_ok=True)
+    folder.record_done("one")
+    (folder.run("one") / "scores.json").unlink()
+    with pytest.raises(StudyError, match=r"were lost \(scores\.json\): restore it, or delete"):
+        folder.verified("one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ def judge(tiny_spec: Callable[..., str]) -> Judge:
         sd: float = 0.5,
         failed: tuple[str, ...] = (),
         waiting: tuple[str, ...] = (),
+        restated: bool = False,
         **options: Any,
     ) -> Verdict:
         design = study(tiny_spec(), hypotheses, **options)
@@ -34,7 +36,9 @@ def judge(tiny_spec: Callable[..., str]) -> Judge:
         later = {run for arm in waiting for run in design.runs_of[arm, "finetune"][0]}
         results = planted(design, scattered(means, sd=sd), failed=lost, waiting=later)
         found = [examined(results, hypothesis) for hypothesis in design.study.hypotheses]
-        return verdict_of(found[which], holm(p_values(found)).adjusted[hypotheses[which]["name"]], design)
+        name = hypotheses[which]["name"]
+        p_holm, against = (holm(p_values(found, against=against)).adjusted[name] for against in (False, True))
+        return verdict_of(found[which], p_holm, design, against_holm=against, restated=restated)
 
     return judged
 
@@ -86,8 +90,18 @@ def test_no_loss_says_whether_it_is_equivalence_or_may_be_more(judge: Judge) -> 
     assert "gains no more than that either" in judge([NO_LOSS], means(60, 60)).reason
 
 
-def test_a_gain_beyond_the_margin_may_be_more(judge: Judge) -> None:
-    assert "may even gain more" in judge([NO_LOSS], means(60, 65)).reason
+@pytest.mark.parametrize(
+    ("frozen", "told"),
+    [
+        (59, r"but it does lose, \d+% of it; "),
+        (61, r"and gains, \d+% of it; "),
+        (65, "and may even gain more than that"),
+    ],
+)
+def test_no_loss_that_is_a_loss_or_a_gain_is_told_as_that(judge: Judge, frozen: float, told: str) -> None:
+    found = judge([NO_LOSS], means(60, frozen), sd=0.2)
+    assert found.verdict == "supported"
+    assert re.search(told, found.reason), found.reason
 
 
 def test_undecided_says_how_many_seeds_would_decide(judge: Judge) -> None:
@@ -147,18 +161,35 @@ def test_all_but_the_primary_hypothesis_are_corrected_for_those_that_were_stated
     assert ("after Holm" in found.reason) == (which == 1)
 
 
+@pytest.mark.parametrize(("which", "verdict"), [(0, "refuted"), (1, "undecided")])
+def test_refutations_of_all_but_the_primary_hypothesis_are_corrected_too(
+    judge: Judge, which: int, verdict: str
+) -> None:
+    true = [greater(f"true-{number}", margin=0.0, weights={"trained": 1, "frozen": -1}) for number in range(20)]
+    found = judge([greater("first"), greater("second"), *true], means(60.8, 60), which=which)
+    assert found.verdict == verdict
+
+
+def test_what_was_restated_once_there_was_something_to_see_is_exploratory(judge: Judge) -> None:
+    found = judge([greater()], means(60, 64), restated=True)
+    assert (found.verdict, found.confirmatory) == ("supported", False)
+    assert "changed after runs that measure it had ended" in found.reason
+
+
 @pytest.mark.parametrize("verdicts", ["exploratory", "none"])
 def test_a_preset_says_what_its_verdicts_are_worth(judge: Judge, verdicts: str) -> None:
     found = judge([greater()], means(60, 64), verdicts=verdicts)
     assert not found.confirmatory
     assert found.verdict == ("undecided" if verdicts == "none" else "supported")
     assert "the preset 'cpu'" in found.reason
+    assert ("gets no verdict: frozen - trained" in found.sentence) == (verdicts == "none")
 
 
 def test_one_seed_tests_nothing(judge: Judge) -> None:
     found = judge([greater()], means(60, 64), seeds=1)
     assert (found.verdict, found.confirmatory) == ("undecided", False)
     assert "a paired test takes two" in found.reason
+    assert found.sentence.endswith('"Freezing scores higher" is undecided: it was not tested.')
 
 
 def test_an_arm_that_the_preset_leaves_out_is_not_compared(judge: Judge) -> None:
@@ -194,6 +225,11 @@ def test_seeds_follow_from_what_is_expected(
     tiny_spec: Callable[..., str], stated: dict[str, Any], needed: int | None
 ) -> None:
     assert seeds_planned(study(tiny_spec(), [stated]).study.hypotheses[0]) == needed
+
+
+def test_flops_are_told_in_three_digits(judge: Judge) -> None:
+    stated = greater(metric="pretrain/ledger/flops_as_run", weights={"trained": 1, "frozen": -1})
+    assert "flops_as_run is 400k (95% interval 400k to 400k" in judge([stated], means(60, 60)).sentence
 
 
 def test_a_contrast_is_told_as_a_sum() -> None:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from renaissance.errors import StudyError
 from renaissance.studies.statistics.arrays import Floats, checked_array, json_facts
 
+ONE_FINE = "One fine-tuning seed: its part is in those of the pretraining seed and of seed x item."
 SEED, FINE, ITEM, SEED_ITEM, RESIDUAL = "pretraining seed", "fine-tuning seed", "item", "seed x item", "residual"
 
 
@@ -31,13 +32,15 @@ class VarianceSplit:
         seeds: pretraining seeds of the design.
         fine: fine-tuning seeds in each.
         items: items of each run.
-        notes: what a reader must know, such as which estimates were below 0.
+        below_zero: the sources whose estimates were below 0.
+        notes: what a reader must know, such as what these estimates were.
     """
 
     components: Mapping[str, float]
     seeds: int
     fine: int
     items: int
+    below_zero: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -79,12 +82,12 @@ def split_variance(outcomes: ArrayLike) -> VarianceSplit:
     if items < 2:
         raise StudyError("The outcomes are of one item: without a second one nothing is known of the spread of items.")
     raw = _components(array)
-    notes = [
-        f"The estimate for {source} was {value:.3g}; it is reported as 0." for source, value in raw.items() if value < 0
-    ]
+    below_zero = tuple(source for source, value in raw.items() if value < 0)
+    notes = [f"The estimate for {source} was {raw[source]:.3g}; it is reported as 0." for source in below_zero]
     if fine == 1:
-        notes.append("One fine-tuning seed: its part is in those of the pretraining seed and of seed x item.")
-    return VarianceSplit({source: max(0.0, value) for source, value in raw.items()}, seeds, fine, items, tuple(notes))
+        notes.append(ONE_FINE)
+    components = {source: max(0.0, value) for source, value in raw.items()}
+    return VarianceSplit(components, seeds, fine, items, below_zero, tuple(notes))
 
 
 def _components(array: Floats) -> dict[str, float]:

@@ -1,0 +1,46 @@
+"""What a reader of a study's results must know beside its numbers: what is missing, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from renaissance.studies.arms import Design
+from renaissance.studies.folder import StudyFolder
+from renaissance.studies.hypotheses import ITEMS, Tested, Untested
+from renaissance.studies.results import LEDGER, Results
+
+
+def noted(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
+    """Return what a reader must know of what is missing."""
+    notes = [f"The run '{run}' failed: {results.fault(run)}." for run in results.design.runs if run in results.failed]
+    if results.waiting:
+        notes.append(f"{len(results.waiting)} of {len(results.design.runs)} runs have not ended.")
+    left_out: dict[str, list[str]] = {}
+    for one in found:
+        for line in one.pairs.left_out if one.pairs else ():
+            left_out.setdefault(line, []).append(f"'{one.hypothesis.name}'")
+    notes += [f"Left out of {', '.join(of)}: {line}." for line, of in left_out.items()]
+    for one in found:
+        name = one.hypothesis.name
+        if isinstance(one, Untested):
+            notes.append(f"'{name}' was not tested: {one.why}.")
+        counted = one.hypothesis.metric.split("/")[1] == LEDGER  # which has no items
+        if isinstance(one, Tested) and not counted and ITEMS not in one.bootstrap.over:
+            notes.append(f"'{name}': its bootstrap draws no items, as not all runs kept outcomes of the same ones.")
+    machines = {json.dumps(run.machine, sort_keys=True) for run in results.done.values()}
+    if len(machines) > 1:
+        notes.append(f"Runs ran on {len(machines)} different machines or settings: compare no seconds and no memory.")
+    return notes
+
+
+def failed_trials(design: Design, folder: StudyFolder) -> list[str]:
+    """Return in which arms fewer trials of the search were heard of than in others, as some failed."""
+    notes = []
+    for arm in design.arms:
+        place = folder.search(arm.name)
+        trials = json.loads(place.read_text(encoding="utf-8"))["trials"] if place.is_file() else []
+        failed = sum(trial["value"] is None for trial in trials)
+        if failed:
+            notes.append(f"Search of '{arm.name}': {failed} of its {len(trials)} trials gave no score.")
+    return notes

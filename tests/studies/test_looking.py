@@ -1,0 +1,141 @@
+"""What is looked at: the first samples, what is right by construction, and nothing that is picked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from renaissance.data.records import Record
+from renaissance.pretrained import from_pretrained
+from renaissance.studies.arms import Design
+from renaissance.studies.folder import StudyFolder
+from renaissance.studies.looking import SHOWN, TOP, _cases, look
+from renaissance.studies.runner import run_study
+from renaissance.studies.workers import OwnProcess
+from tests.studies.conftest import Telling
+
+SAMPLES = 8
+
+
+def two_arms(study: dict[str, Any]) -> None:
+    """Change the tiny study to one stage with an arm that can retrieve and one that cannot."""
+    study["stages"] = {"pretrain": {**study["stages"]["pretrain"], "budget": {"steps": 1}}}
+    study["seeds"] = {"pretrain": 1}
+    levels = {"dual": {"pretrain.tasks": {"itm": {}, "itc": {}}}, "match": {}}
+    study["factors"] = {"task": {"about": "The tasks.", "varies": ["pretrain.tasks"], "levels": levels}}
+    metric, weights = "pretrain/test/itm/accuracy", {"dual": 1, "match": -1}
+    study["hypotheses"] = [{**study["hypotheses"][0], "metric": metric, "weights": weights}]
+
+
+@pytest.fixture(scope="module")
+def design(tiny_study: Callable[..., Design]) -> Design:
+    return tiny_study(two_arms)
+
+
+@pytest.fixture(scope="module")
+def told() -> Telling:
+    return Telling()
+
+
+@pytest.fixture(scope="module")
+def looked(design: Design, told: Telling, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """Return a study that was looked at; an explanation that is there already is not made again."""
+    folder = StudyFolder(tmp_path_factory.mktemp("looked") / "study")
+    assert run_study(design, folder, workers=OwnProcess()).complete
+    folder.explanation("dual").mkdir(parents=True)
+    look(design, folder, told)
+    return folder
+
+
+def cases_of(folder: StudyFolder) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(folder.cases("dual").read_text())
+    return found
+
+
+def test_each_case_is_what_the_model_retrieves_with_its_own_picture(looked: StudyFolder, design: Design) -> None:
+    cases = cases_of(looked)
+    run = design.runs_of["dual", "pretrain"][0][0]
+    assert {(case["arm"], case["run"]) for case in cases} == {("dual", run)}
+    assert {case["kind"] for case in cases} == {"image->text", "text->image"}
+    texts = sorted({case["query"] for case in cases})
+    vectors = from_pretrained(looked.run(run) / "model").embed(texts=texts).texts
+    assert vectors is not None
+    for case in cases:
+        assert (looked.path / case["image"]).is_file()
+        assert len(case["top"]) == TOP
+        scores = [one["score"] for one in case["top"]]
+        assert scores == sorted(scores, reverse=True)
+        assert case["right"] == case["top"][0]["right"] == (case["top"][0]["text"] == case["query"])
+
+
+def test_the_first_samples_are_taken_and_none_is_picked(looked: StudyFolder) -> None:
+    for kind in ("image->text", "text->image"):
+        for right in (True, False):
+            found = [case["image"] for case in cases_of(looked) if (case["kind"], case["right"]) == (kind, right)]
+            assert found == sorted(found)
+            assert len(found) <= SHOWN
+        queries = {case["image"] for case in cases_of(looked) if case["kind"] == kind}
+        assert len(queries) >= min(SAMPLES, SHOWN)  # of so few all are shown, but for a seventh of one sort
+
+
+def test_an_arm_that_cannot_retrieve_has_none_and_that_is_said(looked: StudyFolder, told: Telling) -> None:
+    assert not looked.cases("match").exists()
+    assert not looked.explanation("match").exists()
+    assert [line for line in told.lines if line.startswith("'match' is not looked at: ")]
+
+
+def test_a_second_look_writes_nothing(looked: StudyFolder, design: Design, told: Telling) -> None:
+    before = {path: path.stat().st_mtime_ns for path in looked.path.rglob("*")}
+    look(design, looked, told)
+    assert {path: path.stat().st_mtime_ns for path in looked.path.rglob("*")} == before
+
+
+def test_cases_of_another_run_are_made_anew(looked: StudyFolder, design: Design, told: Telling) -> None:
+    before = cases_of(looked)
+    looked.cases("dual").write_text(json.dumps([{**case, "run": "pretrain-0-before"} for case in before]))
+    looked.cases("dual").with_name("old.png").touch()
+    look(design, looked, told)
+    assert cases_of(looked) == before
+    assert not looked.cases("dual").with_name("old.png").exists()
+    assert looked.explanation("dual").exists()
+
+
+# --- by construction --------------------------------------------------------------------------------------------------
+
+
+class Nothing:
+    """A picture that nobody looks at."""
+
+    def read(self) -> bytes:
+        raise AssertionError("it is not read")
+
+
+def samples(*captions: str) -> list[Record]:
+    return [Record(str(number), Nothing(), (text,), f"row {number}") for number, text in enumerate(captions)]  # type: ignore[arg-type]
+
+
+def test_a_query_is_right_where_its_own_candidate_is_nearest() -> None:
+    likeness = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.1, 0.0], [0.0, 0.2, 0.3]])
+    found = list(_cases("text->image", likeness, samples("a", "b", "c"), "arm", "run"))
+    assert [(case["query"], case["right"]) for case in found] == [("a", True), ("b", False), ("c", True)]
+    assert [one["text"] for one in found[1]["top"]] == ["a", "b", "c"]
+    assert [one["right"] for one in found[1]["top"]] == [False, True, False]
+    assert found[1]["top"][0]["score"] == pytest.approx(0.8)
+
+
+def test_a_caption_that_two_images_share_is_right_for_either() -> None:
+    likeness = torch.tensor([[0.1, 0.9], [0.1, 0.9]])
+    assert all(case["right"] for case in _cases("image->text", likeness, samples("a", "a"), "arm", "run"))
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_of_right_and_of_wrong_cases_only_the_first_are_shown(shift: int) -> None:
+    many = SHOWN + 3
+    likeness = torch.eye(many).roll(shift, dims=1)
+    found = list(_cases("image->text", likeness, samples(*map(str, range(many))), "arm", "run"))
+    assert [case["query"] for case in found] == [str(number) for number in range(SHOWN)]
+    assert {case["right"] for case in found} == {shift == 0}

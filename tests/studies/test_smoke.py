@@ -1,0 +1,38 @@
+"""The smoke presets of the studies that ship: one runs here, all of them in `make test-slow`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from renaissance.studies.design import Study
+from renaissance.studies.library import load, names
+from renaissance.studies.session import StudyRun, study
+
+PICTURES = Path(__file__).parents[3] / "shared" / "data" / "pictures"
+IN_CI = "freezing-world"
+SMOKED = [name for name in names() if isinstance(found := load(name).content, Study) and "smoke" in found.presets]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == IN_CI else pytest.mark.slow) for name in SMOKED]
+)
+def test_a_study_runs_from_its_name_to_its_report_and_gives_no_verdict(name: str, tmp_path: Path) -> None:
+    content = load(name).content
+    assert isinstance(content, Study)
+    reads = any(
+        isinstance(recipe.get("data"), dict) and "images" in recipe["data"].values()
+        for recipe in content.stages.values()
+    )  # type: ignore[union-attr]  # it is one
+    if reads and not PICTURES.is_dir():
+        pytest.skip(f"{PICTURES} is not here")
+    done = study(name, preset="smoke", out=tmp_path / "out", data=PICTURES if reads else None, jobs=1)
+    assert isinstance(done, StudyRun)
+    assert done.outcome.complete
+    assert {one["verdict"] for one in done.results["hypotheses"]} == {"undecided"}
+    assert not any(one["confirmatory"] for one in done.results["hypotheses"])
+    assert json.loads((done.folder / "results.json").read_text()) == done.results
+    assert "<html" in done.report.read_text()[:200]
