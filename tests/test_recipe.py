@@ -53,7 +53,8 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "in the surgery": (
         {"start": {"model": "x", "surgery": {"drop_task": []}}},
-        "'surgery.drop_task'. Did you mean 'drop_tasks'? Known keys: add_tasks, drop_tasks, freeze, image_size, max_tokens, thaw.",
+        "'surgery.drop_task'. Did you mean 'drop_tasks'? Known keys: add_tasks, drop_tasks, freeze, image_size, "
+        "max_tokens, thaw.",
     ),
 }
 

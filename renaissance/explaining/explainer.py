@@ -68,9 +68,9 @@ def explain(
     attributed. data: a folder of prepared data (and its `split`), pairs of a picture and a text, or "world" for drawn
     scenes with boxes: `samples` pairs for modality shares and similarity of layers, on the world for the pointing game
     too. probes: drawn scenes for linear probes; by default four for each of the samples of the world, and none for
-    other data. against: the model that it started from, or another: similarity of layers, and drift. task, label: the number
-    that is explained (`itm` before `itc`). steps: of integrated gradients, in each part. The same call gives the same
-    bytes.
+    other data. against: the model that it started from, or another: similarity of layers, and drift. task, label: the
+    number that is explained (`itm` before `itc`). steps: of integrated gradients, in each part. The same call gives the
+    same bytes.
 
     Raises:
         CapabilityError: the model gives no number that could be explained.
@@ -177,7 +177,8 @@ def _data(
     """Return what kind of data it is, its pairs, and what is told of them."""
     if data is None:
         return None, [], None
-    kind, name, chosen = WORLD, WORLD, None
+    kind = name = WORLD
+    chosen: str | None = None
     if not isinstance(data, str | Path):
         kind, name, pairs = GIVEN, GIVEN, [_given(picture, text) for picture, text in data[:samples]]
     elif str(data) == WORLD:

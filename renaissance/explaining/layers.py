@@ -71,15 +71,18 @@ def _one_tower(encoder: Any, images: VisionInput, texts: TextInput) -> Iterator[
 
 
 def _folded(name: str, tower: Any, state: Any, mask: Tensor | None) -> Iterator[tuple[str, Tensor]]:
-    """Run a tower block by block; padding is left out of every mean."""
-    real = state.mask if mask is None else mask
-    count = real.shape[1]  # some towers see their own padding behind the text
-    yield f"{name}.{EMBEDDINGS}", masked_mean(state.hidden[:, :count], real)
+    """Run a tower block by block; padding is left out of every mean. mask: None where the tower's own says it all."""
+
+    def mean(tokens: Tensor, own: Tensor) -> Tensor:
+        real = own if mask is None else mask  # stages of a convolutional network leave fewer and fewer tokens
+        return masked_mean(tokens[:, : real.shape[1]], real)  # some towers see their own padding behind the text
+
+    yield f"{name}.{EMBEDDINGS}", mean(state.hidden, state.mask)
     for index in range(len(tower.blocks)):
         state = tower.step(index, state)
-        yield f"{name}.{index}", masked_mean(state.hidden[:, :count], real)
+        yield f"{name}.{index}", mean(state.hidden, state.mask)
     features: Features = tower.finish(state)
-    yield f"{name}.{FINAL}", masked_mean(features.tokens[:, :count], real)
+    yield f"{name}.{FINAL}", mean(features.tokens, features.mask)
 
 
 def _mean(features: Features) -> Tensor:

@@ -35,6 +35,7 @@ TOP = 5
 SIDE = 192  # pixels, of the pictures of cases
 # pairs on which layers are compared, and drawn scenes that they are probed with
 COMPARED, PROBED = 64, 192
+STEPS = 64  # of integrated gradients; models that learned little give small numbers, which add up less well
 
 
 def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
@@ -169,4 +170,14 @@ def _write_explanation(place: Path, model: Path, samples: Sequence[Record], refe
         return
     pairs = [(_picture(record), record.captions[0]) for record in samples[:COMPARED]]
     picture, text = pairs[0]
-    explain(model, place, image=picture, text=text, data=pairs, against=reference, samples=COMPARED, probes=PROBED)
+    explain(
+        model,
+        place,
+        image=picture,
+        text=text,
+        data=pairs,
+        against=reference,
+        samples=COMPARED,
+        probes=PROBED,
+        steps=STEPS,
+    )

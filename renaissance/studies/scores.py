@@ -71,7 +71,7 @@ def variance_rows(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
         shares = {"pretraining": seed, "finetuning": fine, "items": total - seed - (fine or 0.0)}
         told = {name: None if part is None else part / total if total else 0.0 for name, part in shares.items()}
         found.append({"metric": metric, "arm": arm, **told, "sd": math.sqrt(total)})
-        for source in split.below_zero:
+        for source in (source for source in split.below_zero if source in (SEED, FINE)):
             below.setdefault(source, []).append(f"'{arm}'")
     return found, list(_unknown(found, unsplit, below))
 

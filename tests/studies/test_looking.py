@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from renaissance.data.records import Record
 from renaissance.pretrained import from_pretrained
+from renaissance.progress import Silent
 from renaissance.studies.arms import Design
 from renaissance.studies.folder import StudyFolder
-from renaissance.studies.looking import SHOWN, TOP, _cases, look
+from renaissance.studies.looking import SHOWN, TOP, _cases, _forget_others, look
 from renaissance.studies.runner import run_study
 from renaissance.studies.workers import OwnProcess
-from tests.studies.conftest import Telling
 
 SAMPLES = 8
 
 
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
 def two_arms(study: dict[str, Any]) -> None:
     """Change the tiny study to one stage with an arm that can retrieve and one that cannot."""
-    study["stages"] = {"pretrain": {**study["stages"]["pretrain"], "budget": {"steps": 1}}}
+    study["stages"] = {"pretrain": {**study["stages"]["pretrain"], "budget": {"steps": 2}}}
     study["seeds"] = {"pretrain": 1}
     levels = {"dual": {"pretrain.tasks": {"itm": {}, "itc": {}}}, "match": {}}
     study["factors"] = {"task": {"about": "The tasks.", "varies": ["pretrain.tasks"], "levels": levels}}
@@ -37,12 +49,12 @@ def design(tiny_study: Callable[..., Design]) -> Design:
 
 
 @pytest.fixture(scope="module")
-def told() -> Telling:
-    return Telling()
+def told() -> Said:
+    return Said()
 
 
 @pytest.fixture(scope="module")
-def looked(design: Design, told: Telling, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+def looked(design: Design, told: Said, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """Return a study that was looked at; an explanation that is there already is not made again."""
     folder = StudyFolder(tmp_path_factory.mktemp("looked") / "study")
     assert run_study(design, folder, workers=OwnProcess()).complete
@@ -61,14 +73,18 @@ def test_each_case_is_what_the_model_retrieves_with_its_own_picture(looked: Stud
     run = design.runs_of["dual", "pretrain"][0][0]
     assert {(case["arm"], case["run"]) for case in cases} == {("dual", run)}
     assert {case["kind"] for case in cases} == {"image->text", "text->image"}
-    texts = sorted({case["query"] for case in cases})
-    vectors = from_pretrained(looked.run(run) / "model").embed(texts=texts).texts
-    assert vectors is not None
+    model = from_pretrained(looked.run(run) / "model")
     for case in cases:
-        assert (looked.path / case["image"]).is_file()
+        with Image.open(looked.path / case["image"]) as file:
+            picture = file.convert("RGB")
         assert len(case["top"]) == TOP
         scores = [one["score"] for one in case["top"]]
         assert scores == sorted(scores, reverse=True)
+        if case["kind"] == "image->text":
+            found = model.embed(images=[picture], texts=[one["text"] for one in case["top"]])
+            assert found.images is not None
+            assert found.texts is not None
+            assert scores == pytest.approx((found.images @ found.texts.T)[0].tolist(), abs=1e-3)
         assert case["right"] == case["top"][0]["right"] == (case["top"][0]["text"] == case["query"])
 
 
@@ -82,26 +98,26 @@ def test_the_first_samples_are_taken_and_none_is_picked(looked: StudyFolder) -> 
         assert len(queries) >= min(SAMPLES, SHOWN)  # of so few all are shown, but for a seventh of one sort
 
 
-def test_an_arm_that_cannot_retrieve_has_none_and_that_is_said(looked: StudyFolder, told: Telling) -> None:
+def test_an_arm_that_cannot_retrieve_has_none_and_that_is_said(looked: StudyFolder, told: Said) -> None:
     assert not looked.cases("match").exists()
     assert not looked.explanation("match").exists()
     assert [line for line in told.lines if line.startswith("'match' is not looked at: ")]
 
 
-def test_a_second_look_writes_nothing(looked: StudyFolder, design: Design, told: Telling) -> None:
+def test_a_second_look_writes_nothing(looked: StudyFolder, design: Design, told: Said) -> None:
     before = {path: path.stat().st_mtime_ns for path in looked.path.rglob("*")}
     look(design, looked, told)
     assert {path: path.stat().st_mtime_ns for path in looked.path.rglob("*")} == before
 
 
-def test_cases_of_another_run_are_made_anew(looked: StudyFolder, design: Design, told: Telling) -> None:
-    before = cases_of(looked)
-    looked.cases("dual").write_text(json.dumps([{**case, "run": "pretrain-0-before"} for case in before]))
-    looked.cases("dual").with_name("old.png").touch()
-    look(design, looked, told)
-    assert cases_of(looked) == before
-    assert not looked.cases("dual").with_name("old.png").exists()
-    assert looked.explanation("dual").exists()
+@pytest.mark.parametrize(("run", "kept"), [("pretrain-0-own", True), ("pretrain-0-before", False)])
+def test_what_shows_the_model_of_another_run_is_removed(tmp_path: Path, run: str, kept: bool) -> None:
+    folder = StudyFolder(tmp_path)
+    for place in (folder.cases("dual").parent, folder.explanation("dual")):
+        place.mkdir(parents=True)
+    folder.cases("dual").write_text(json.dumps([{"run": run}]))
+    _forget_others(folder, "dual", "pretrain-0-own")
+    assert folder.cases("dual").exists() == folder.explanation("dual").exists() == kept
 
 
 # --- by construction --------------------------------------------------------------------------------------------------
@@ -115,7 +131,7 @@ class Nothing:
 
 
 def samples(*captions: str) -> list[Record]:
-    return [Record(str(number), Nothing(), (text,), f"row {number}") for number, text in enumerate(captions)]  # type: ignore[arg-type]
+    return [Record(str(number), Nothing(), (text,), f"row {number}") for number, text in enumerate(captions)]
 
 
 def test_a_query_is_right_where_its_own_candidate_is_nearest() -> None:

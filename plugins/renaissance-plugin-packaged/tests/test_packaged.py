@@ -28,6 +28,8 @@ from renaissance_plugin_packaged.entries import (
 import renaissance
 from renaissance.api import Features, Prefix, SavedBackbone, TextInput, Unknown, VisionInput
 from renaissance.errors import CapabilityError, MissingPackageError, ModelFileError, SpecError
+from renaissance.explaining.layers import layer_features
+from renaissance.pretrained import build
 from renaissance.resolve import resolve
 from renaissance.toolkit.canonical import encode_canonical, prefix_canonical
 from renaissance.toolkit.pooling import masked_mean
@@ -134,6 +136,16 @@ def test_the_vision_tower_goes_on_from_a_stage_as_a_store_gives_it(vision: effic
         whole = encode_canonical(vision, pixels())
     assert stored.tokens.shape == (2, 2 * 2, 192)
     assert torch.equal(found.tokens, whole.tokens)
+
+
+@needs_efficientnet
+def test_each_stage_can_be_looked_at_though_it_leaves_fewer_tokens() -> None:
+    model = build("packaged:efficientnet-lite0(image_size=64) + tiny-bert(layers=1), random text", tasks=("itm",))
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    found = layer_features(model.assembly.eval(), pictures, ["red", "blue"])
+    assert [features.shape[1] for name, features in found.items() if name.startswith("vision.")] == [
+        32, 16, 24, 40, 80, 112, 192, 320, 1280,
+    ]  # fmt: skip
 
 
 def test_images_are_normalised_as_the_weights_were_trained() -> None:
