@@ -58,6 +58,7 @@ OutOption = Annotated[
 PACKAGES = ("scipy", "statsmodels", "optuna", "matplotlib")  # of the extra
 GIGA = 1e9
 HOUR = 3600
+LARGE = 1e5  # from here on a number is shown by its first digits: FLOPs
 
 
 class RunsByDefault(TyperGroup):
@@ -270,7 +271,9 @@ def _hypotheses(results: Mapping[str, Any]) -> Iterator[Sequence[str]]:
 
 def _number(value: float | None, form: str = ".2f") -> str:
     """Return a number as a cell; one seed alone has no interval."""
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return format(value, form if abs(value) < LARGE else ".3g")
 
 
 def _print_claims(done: CollectionRun) -> None:

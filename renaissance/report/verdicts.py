@@ -142,7 +142,10 @@ def _more(hypothesis: Hypothesis) -> list[tuple[str, str]]:
         ("seeds to decide", count(hypothesis.seeds_to_decide)),
         ("p, permutation", probability(hypothesis.p_permutation)),
         ("p, equivalence", probability(equal.p if equal else None)),
-        ("gain of the reference", gain if gain_interval == NOTHING else f"{gain} {gain_interval}"),
+        (
+            "gain of the reference" if margins and margins.of else "gain over chance",
+            gain if gain_interval == NOTHING else f"{gain} {gain_interval}",
+        ),
         ("p of the gain", probability(margins.p_gain if margins else None)),
         ("bootstrap", f"[{', '.join(ends)}] over {listed(found.over)}" if found else NOTHING),
     )

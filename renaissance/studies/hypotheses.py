@@ -80,7 +80,7 @@ class Tested:
 
     @property
     def void(self) -> bool:
-        """Whether the reference is not shown to beat the floor, so that there is nothing to lose."""
+        """Whether nothing was learned that could be lost, or be alike: the floor, or chance, is not beaten."""
         return self.margin.p_gain is not None and self.margin.p_gain > self.hypothesis.alpha
 
 
@@ -202,16 +202,21 @@ def _no_loss(results: Results, hypothesis: NoLoss, pairs: Pairs) -> Tested:
 
 
 def _alike(results: Results, hypothesis: Alike, pairs: Pairs) -> Tested:
+    """Two models that learned nothing are alike, so they must beat chance together where it is known."""
     values, margin = contrast(pairs.scores, weights_of(hypothesis)), hypothesis.margin
     both = tost(values, -margin, margin, alpha=hypothesis.alpha)
+    chance = results.chance(hypothesis.metric, hypothesis.arms, pairs.seeds)
+    above = None if chance is None else contrast(pairs.scores, dict.fromkeys(hypothesis.arms, 0.5)) - chance
+    gain = None if above is None else _estimate(above, hypothesis.alpha)
+    p_gain = None if above is None else t_test(above)
     return Tested(
         hypothesis,
         pairs,
         values,
         _estimate(values, hypothesis.alpha),
         _bootstrap(results, hypothesis, pairs),
-        Margin(margin),
-        p=both.p,
+        Margin(margin, gain=gain, p_gain=p_gain),
+        p=max(both.p, p_gain or 0.0),
         p_against=min(t_test(values, above=margin), t_test(-values, above=margin)),
         p_permutation=max(sign_flip(values + margin).p, sign_flip(margin - values).p),
         p_lower=both.p_low,

@@ -130,6 +130,16 @@ class Results:
         waiting = sum(run in self.waiting and not self.lost(run) for run in runs)
         return Pairs(scores, tuple(seeds), tuple(left_out), waiting)
 
+    def chance(self, metric: str, arms: Sequence[str], seeds: Sequence[int]) -> Floats | None:
+        """Return what chance scores on 'stage/...' by seed [P], the mean over arms; None where no chance is known."""
+        stage, _, inner = metric.partition("/")
+        split, _, rest = inner.partition("/")
+        task, _, name = rest.partition("/")
+        runs = [[self.done[run] for arm in arms for run in self.rows(arm, stage)[seed]] for seed in seeds]
+        found = [[run.scores.get((split, task, name, TRAINED)) for run in row] for row in runs]
+        known = [[one.chance for one in row if one is not None and one.chance is not None] for row in found]
+        return np.array([np.mean(row) for row in known]) if all(known) else None
+
     def outcomes(self, metric: str, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Floats] | None:
         """Return [P, F, U] by arm: the score of each unit; None unless all runs kept those of the same units.
 

@@ -157,11 +157,17 @@ def _progress(study: Study, preset: str, folder: StudyFolder) -> dict[str, Any]:
 
 
 def designed(study: Study, preset: str, folder: StudyFolder) -> Design:
-    """Return the design of a study as its folder has it: with the settings that its search found.
+    """Return the design of a study as its folder has it: as it was run there, with the settings that its search found.
 
     Raises:
-        StudyError: its arms are unequal, or it cannot be judged.
+        StudyError: the folder holds another study; its arms are unequal, or it cannot be judged.
     """
+    if folder.study.is_file():  # a file, or one that ships, may have been changed since
+        kept = load_study(folder.study).content
+        if kept.name != study.name:
+            raise StudyError(f"'{folder.path}' holds the study '{kept.name}', and not '{study.name}'; give its --out.")
+        assert isinstance(kept, Study)
+        study = kept
     design = expand(study, preset, searched=folder.designed().get("searched", {}))
     check_design(design)
     return design

@@ -130,6 +130,10 @@ def _beside(found: Tested, gain: float) -> str:
 def _alike(found: Tested, shown: _Shown) -> tuple[Word, str]:
     alpha, margin = found.hypothesis.alpha, _number(found.margin.value)
     what = f"the contrast {_contrast(found.hypothesis)}"
+    if found.void:
+        assert found.margin.p_gain is not None, "which makes it void"
+        beaten = f"the two arms are not shown to beat chance ({_p(found.margin.p_gain)})"
+        return "void", f"{beaten}, so that being alike says nothing"
     if shown.p <= alpha:
         return "supported", f"{what} is within {margin} to either side ({shown.told})"
     if shown.against <= alpha:

@@ -101,3 +101,14 @@ def test_a_design_has_what_the_search_of_its_folder_found(tiny_study: Studies, t
     folder.keep_design(expand(given, "smoke", searched=found), threads=1, data=None)
     design = designed(given, "smoke", folder)
     assert design.arm("high").recipes["finetune"]["optimiser"]["lr"] == 0.02
+
+
+def test_a_folder_is_judged_by_the_study_that_ran_there(file: Callable[..., Path], tmp_path: Path) -> None:
+    kept = file()
+    folder = StudyFolder(tmp_path / "out")
+    folder.path.mkdir()
+    folder.study.write_bytes(kept.read_bytes())
+    changed = Study.model_validate(json.loads(kept.read_text()) | {"question": "Was it changed since?"})
+    assert designed(changed, "smoke", folder).study.question != "Was it changed since?"
+    with pytest.raises(StudyError, match=r"holds the study 'tiny', and not 'another'"):
+        designed(changed.model_copy(update={"name": "another"}), "smoke", folder)

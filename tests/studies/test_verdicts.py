@@ -63,6 +63,7 @@ def means(trained: float, frozen: float, floor: float = 50.0) -> dict[str, float
         (alike(), means(60, 65), "refuted"),
         (alike(), means(65, 60), "refuted"),
         (alike(margin=2.0), means(60, 62), "undecided"),
+        (alike(), means(50, 50), "void"),  # chance is 50
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
