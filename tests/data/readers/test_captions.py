@@ -75,7 +75,7 @@ def test_a_region_without_a_phrase_is_left_out_with_its_box(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"split": "extra"}, "the split 'extra' is none of train, restval, val, test"),
+        ({"split": "extra"}, "the split 'extra' is none of train, restval, val, test, test_compositional"),
         ({"sentences": []}, "the image has no caption"),
         ({"sentences": [{"tokens": []}]}, "the entry lacks what the layout has (KeyError: 'raw')"),
         ({"sentences": None}, "the entry lacks what the layout has (TypeError: 'NoneType' object is not iterable)"),
