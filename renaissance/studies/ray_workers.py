@@ -14,7 +14,9 @@ from renaissance.errors import MissingPackageError, SpecError, StudyError
 from renaissance.studies.folder import Fault
 from renaissance.studies.job import Finished, Job, Lines, logged, work
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read at the import, and tells a server about us
+# read when Ray starts: it would tell a server about us, and let everything else on the machine go before our runs
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 try:
     import ray
