@@ -106,7 +106,9 @@ class Expected(Strict):
     sd: Positive = Field(
         description="Standard deviation of the contrast over pretraining seeds, in units of the metric."
     )
-    gain: Positive | None = Field(None, description="Of the reference over the floor, where the margin is a share.")
+    gain: Positive | None = Field(
+        None, description="Of the reference over the floor, where the margin is a share; of 'greater': the difference."
+    )
 
 
 class _Hypothesis(Strict):

@@ -116,6 +116,26 @@ class StudyFolder:
         with locked(self.path):
             yield
 
+    def keep_study(self, design: Design, raw: bytes) -> None:
+        """Keep a study as it was given; one that was changed since goes on with the runs that are the same.
+
+        Raises:
+            StudyError: the folder is that of another study or preset; what is in it stays.
+        """
+        self._own(design)
+        if not self.study.is_file() or self.study.read_bytes() != raw:
+            write_atomically(self.study, raw)
+
+    def _own(self, design: Design) -> dict[str, Any]:
+        """Return what design.json holds, {} where there is none yet, if the folder is that of this design."""
+        noted = self.designed()
+        if noted and (noted.get("study"), noted.get("preset")) != (design.study.name, design.preset):
+            raise StudyError(
+                f"'{self.path}' holds the study '{noted.get('study')}' at preset '{noted.get('preset')}'; choose "
+                "another --out."
+            )
+        return noted
+
     def keep_design(self, design: Design, *, threads: int, data: str | None) -> tuple[int, str | None]:
         """Note what is run here; return the threads of each run and the folder of data, as they were noted first.
 
@@ -124,13 +144,7 @@ class StudyFolder:
         Raises:
             StudyError: the folder is that of another study, preset or data.
         """
-        noted = self.designed()
-        same = (noted.get("study"), noted.get("preset")) == (design.study.name, design.preset)
-        if noted and not same:
-            raise StudyError(
-                f"'{self.path}' holds the study '{noted.get('study')}' at preset '{noted.get('preset')}'; choose "
-                "another --out."
-            )
+        noted = self._own(design)
         if noted.get("data") and data and noted["data"] != data:
             raise StudyError(
                 f"The runs in '{self.path}' read '{noted['data']}'; give that as --data, or another --out."

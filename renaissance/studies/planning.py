@@ -28,7 +28,7 @@ class Forecast:
     """What the runs of an arm's stage take, each.
 
     flops, seconds: of the training, as if nothing were stored; None: not known before, for `reason`. memory: bytes in
-    fp32 of weights, gradients, moments and activations. parameters: without those of `embeddings`.
+    fp32 of weights, gradients, moments and activations. parameters: all of them, each shared one once.
     """
 
     arm: str

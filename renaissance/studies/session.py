@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from renaissance.durable import write_atomically
 from renaissance.errors import MissingPackageError, StudyError
 from renaissance.progress import Progress, Silent
 from renaissance.report import write, write_collection
@@ -198,7 +197,8 @@ def _run(
         raise StudyError(
             f"The preset '{preset}' of '{given.content.name}' is for other machines: 'renaissance study plan' costs it."
         )
-    _keep(given, folder)
+    with folder.writing():
+        folder.keep_study(design, given.raw)
     if design.study.search is not None:
         from renaissance.studies.search import tuned
 
@@ -209,7 +209,8 @@ def _run(
         design, folder, workers=workers_of(launcher, jobs), progress=progress, data=data, retry_failed=retry_failed
     )
     if outcome.complete and design.size.verdicts != "none":
-        look(design, folder, progress)
+        with folder.writing():
+            look(design, folder, progress)
     results = analyse(design, folder)
     return StudyRun(folder.path, outcome, results, write(folder.path).html)
 
@@ -225,13 +226,6 @@ def workers_of(launcher: Launcher, jobs: int) -> Workers:
     from renaissance.studies.ray_workers import RayWorkers
 
     return RayWorkers(jobs)
-
-
-def _keep(given: Given, folder: StudyFolder) -> None:
-    """Keep the study as it was given; a study that was changed since goes on with the runs that are the same."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    if not folder.study.is_file() or folder.study.read_bytes() != given.raw:
-        write_atomically(folder.study, given.raw)
 
 
 def _folder(name: str, preset: str, out: str | Path | None) -> StudyFolder:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from renaissance.errors import SpecError
 from renaissance.studies.folder import Fault
-from renaissance.studies.job import Finished, Job, work
+from renaissance.studies.job import Finished, Job
 
 KILLED = 128  # and the signal: what a shell shows
 
@@ -42,31 +42,6 @@ class Workers(Protocol):
     def close(self) -> None:
         """End all processes at once, whatever they do; a job that starts later starts new ones."""
         ...
-
-
-class OwnProcess:
-    """Does one job at a time in this process, while `wait` is called."""
-
-    capacity = 1
-
-    def __init__(self) -> None:
-        self.threads = _threads(1)
-        self._jobs: list[Job] = []
-
-    def start(self, job: Job) -> None:
-        """Note a job."""
-        self._jobs.append(job)
-
-    def wait(self, seconds: float) -> Finished | None:
-        """Do the job; it takes as long as it does."""
-        return work(self._jobs.pop()) if self._jobs else None
-
-    def stop(self) -> None:
-        """Do nothing: a signal reaches the run itself."""
-
-    def close(self) -> None:
-        """Forget jobs that were not begun."""
-        self._jobs.clear()
 
 
 @dataclass(slots=True, eq=False)

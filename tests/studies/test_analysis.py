@@ -19,7 +19,7 @@ from renaissance.studies.folder import StudyFolder
 from renaissance.studies.results import collect
 from renaissance.studies.runner import run_study
 from renaissance.studies.scores import score_rows, variance_rows
-from renaissance.studies.workers import OwnProcess
+from tests.studies.own_process import OwnProcess
 from tests.studies.planted import NO_LOSS, UPDATES, Plant, alike, fill, greater, scattered, study
 
 MEANS = {"trained": 60.0, "frozen": 64.0, "no-vlp": 50.0}

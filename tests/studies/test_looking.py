@@ -18,7 +18,7 @@ from renaissance.studies.arms import Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.looking import SHOWN, TOP, _cases, _forget_others, look
 from renaissance.studies.runner import run_study
-from renaissance.studies.workers import OwnProcess
+from tests.studies.own_process import OwnProcess
 
 SAMPLES = 8
 

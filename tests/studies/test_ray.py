@@ -16,7 +16,7 @@ from renaissance.errors import SpecError, StoppedError, StudyError
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.job import Job
 from renaissance.studies.runner import run_study
-from renaissance.studies.workers import OwnProcess
+from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
 OWN = "/proc/self/cwd"  # another folder in each process

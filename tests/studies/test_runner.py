@@ -18,8 +18,8 @@ from renaissance.studies.folder import StudyFolder
 from renaissance.studies.job import Job
 from renaissance.studies.placing import placed
 from renaissance.studies.runner import run_study
-from renaissance.studies.workers import OwnProcess
 from renaissance.studies.worlds import made
+from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
 Changes = Callable[[dict[str, Any]], object]

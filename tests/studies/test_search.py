@@ -14,7 +14,7 @@ from renaissance.recipe import load_recipe
 from renaissance.studies.arms import expand
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.search import FIRST_SEED, tuned
-from renaissance.studies.workers import OwnProcess
+from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
 METRIC = "validation/itm/accuracy"

@@ -112,3 +112,16 @@ def test_a_folder_is_judged_by_the_study_that_ran_there(file: Callable[..., Path
     assert designed(changed, "smoke", folder).study.question != "Was it changed since?"
     with pytest.raises(StudyError, match=r"holds the study 'tiny', and not 'another'"):
         designed(changed.model_copy(update={"name": "another"}), "smoke", folder)
+
+
+def test_another_study_does_not_take_the_folder_of_one(file: Callable[..., Path], tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    first = file().read_bytes()
+    folder.path.mkdir()
+    folder.study.write_bytes(first)
+    design = expand(Study.model_validate_json(first), "smoke")
+    folder.keep_design(design, threads=1, data=None)
+    other = file(lambda study: study.update(name="another"))
+    with pytest.raises(StudyError, match="holds the study 'tiny' at preset 'smoke'; choose another --out"):
+        study(other, preset="smoke", out=folder.path)
+    assert folder.study.read_bytes() == first

@@ -19,7 +19,8 @@ from renaissance.errors import SpecError, StoppedError
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.job import forget_memory
 from renaissance.studies.runner import run_study
-from renaissance.studies.workers import LocalWorkers, OwnProcess
+from renaissance.studies.workers import LocalWorkers
+from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
 LONGEST = 300.0  # seconds, on a busy machine

@@ -41,10 +41,6 @@ class SignFlip:
     exact: bool
     least_p: float
 
-    def can_confirm(self, alpha: float = 0.05) -> bool:
-        """Return whether any outcome of so many seeds is significant at `alpha`."""
-        return self.least_p <= alpha
-
     def facts(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
         facts: dict[str, Any] = json_facts(asdict(self))
