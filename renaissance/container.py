@@ -52,6 +52,18 @@ from renaissance.tensors import load_state, save_state
 # how parameters may be stored; whatever it is, they are loaded as the model has them
 FLOATS: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoredType)}
 
+
+def stored_type(name: str) -> torch.dtype:
+    """Return the type of torch in which weights are stored.
+
+    Raises:
+        SpecError: there is no such one.
+    """
+    if name not in FLOATS:
+        raise SpecError(f"'{shown(name)}' is no type that weights are stored in; use one of: {', '.join(FLOATS)}.")
+    return FLOATS[name]
+
+
 # --- saving ---------------------------------------------------------------------------------------------------------
 
 
@@ -75,8 +87,7 @@ def save(
         NonFiniteError: a weight is NaN or infinite, or would be as `dtype`.
         ModelFileError: what was written would not load again as it is, such as weights that were cast to another type.
     """
-    if dtype not in FLOATS:
-        raise SpecError(f"'{shown(dtype)}' is no type that weights are stored in; use one of: {', '.join(FLOATS)}.")
+    stored = stored_type(dtype)
     left_out = sources(assembly) if trained_only else {}
     target = Path(folder).absolute()
     for name in extra or {}:
@@ -90,7 +101,7 @@ def save(
         write_json(staging / CONFIG, config)
         absent, state = names_of(assembly, left_out), assembly.state_dict(keep_vars=True)
         kept = {name: tensor for name, tensor in state.items() if name not in absent}
-        save_state(kept, staging, dtype=FLOATS[dtype])
+        save_state(kept, staging, dtype=stored)
         (staging / CARD).write_text(_card(assembly.plan), encoding="utf-8")
         for name, data in (extra or {}).items():
             (staging / name).write_bytes(data)

@@ -23,6 +23,7 @@
 | 18 | `PublishError`: a model lacks what others must have to judge it, such as its scores |
 | 19 | `ExportError`: a model cannot be exported, or the exported file gives other values |
 | 20 | `StudyError`: a study cannot say what it is asked: unequal arms, too few seeds, scores that do not pair |
+| 21 | `ProcessGroupError`: another process of the run ended or stopped answering; its own error says why |
 | 130 | interrupted (Ctrl-C) outside a training, or pressed twice |
 | 143 | ended by SIGTERM outside a training |
 """
@@ -152,3 +153,9 @@ class StudyError(RenaissanceError):
     """A study cannot say what it is asked: its arms or scores do not pair, its seeds are too few, its files changed."""
 
     exit_code = 20
+
+
+class ProcessGroupError(RenaissanceError):
+    """Another process of a run ended or stopped answering, so this one cannot go on; the other's error says why."""
+
+    exit_code = 21

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from renaissance.api import Box
 from renaissance.assemble import Assembly, Encoder, assemble, encoder_report, merge_adapters
-from renaissance.container import load, save
+from renaissance.container import load, save, stored_type
 from renaissance.errors import CapabilityError, ModelFileError, SpecError
 from renaissance.evaluation.given import (
     Picture,
@@ -35,7 +35,8 @@ from renaissance.publishing import push
 from renaissance.registry import Registry, default_registry
 from renaissance.resolve import TaskUses, resolve
 from renaissance.saved_config import StoredType
-from renaissance.spec import OneTowerSpec, TwoTowerSpec
+from renaissance.spec import OneTowerSpec, TwoTowerSpec, shown
+from renaissance.toolkit.messages import first_line
 from renaissance.toolkit.modes import evaluating
 from renaissance.trust import trusted
 from renaissance.zoo import shipped
@@ -271,14 +272,16 @@ def from_pretrained(
     them: "xyz", or "xyz==1.2". `verify=False` skips the digests of a folder's files and the self-test.
 
     Raises:
+        SpecError: nothing can be computed on `device` here, there is no such `dtype`, or a folder is given a revision.
         ModelFileError: the model is damaged, fails its self-test, or there is none.
         HubError: the Hub has no such model, or cannot be reached.
         PluginError: a plugin that it needs is missing, or not trusted.
     """
     place, name = Path(name_or_folder).expanduser(), str(name_or_folder)
+    usable, kind = _usable(device), stored_type(dtype)
 
     def placed(assembly: Assembly) -> Model:
-        return Model(assembly).to(device=device, dtype=getattr(torch, dtype))
+        return Model(assembly).to(device=usable, dtype=kind)
 
     if os.path.exists(place):  # unlike the method, it has an answer for names that no file can have
         if revision is not None:
@@ -292,3 +295,17 @@ def from_pretrained(
     folder = download(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     known = trusted(folder, trust, registry or default_registry())
     return placed(load(folder, registry=known, verify=verify, intact=True))
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """Return a device, after making a tensor there.
+
+    Raises:
+        SpecError: that cannot be.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each device fails in its own way
+        raise SpecError(
+            f"Nothing can be computed on the device '{shown(device)}' here ({first_line(error)}). Use 'cpu'."
+        ) from error

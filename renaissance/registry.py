@@ -6,8 +6,10 @@ stays its own: it is kept, shown by `renaissance plugins`, and takes no neighbou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +22,7 @@ import pluggy
 from renaissance import hookspecs
 from renaissance.api import API_VERSION, BackboneEntry, Entry, FusionHeadEntry, Modality, Options, TaskEntry
 from renaissance.errors import PluginError, UnknownComponentError
-from renaissance.spec import SHORT_NAME, did_you_mean, shown
+from renaissance.spec import LIBRARIES, SHORT_NAME, did_you_mean, shown
 
 GROUP = f"renaissance.v{API_VERSION}"
 BUILTIN = "renaissance"
@@ -132,6 +134,11 @@ class Registry:
 
     def _qualified(self, qualifier: str, key: Key) -> Component:
         plugin = self._plugins.get(qualifier)
+        if qualifier in LIBRARIES:
+            raise UnknownComponentError(
+                f"'{shown(qualifier)}:{shown(key.name)}' is a backbone of a library, and no {_noun(key.kind, None)}. "
+                f"See 'renaissance list --kind {key.kind}'."
+            )
         if plugin is None:
             hint = did_you_mean(qualifier, self._plugins)
             raise UnknownComponentError(
@@ -158,7 +165,7 @@ class Registry:
 
     def _admit(self, plugin: Plugin) -> None:
         twin = self._plugins.get(plugin.name)
-        if plugin.name == BUILTIN or twin is not None:
+        if plugin.name in (BUILTIN, *LIBRARIES) or twin is not None:
             owner = "renaissance itself" if twin is None else twin.distribution
             plugin.failure = f"the name '{plugin.name}' is taken by {owner}; the distribution must choose another."
             plugin.imported = True
@@ -207,8 +214,12 @@ def _imported(plugin: Plugin) -> Plugin:
         return plugin
     plugin.imported = True
     try:
-        plugin.entries = _collect(plugin)
-    except (Exception, SystemExit) as error:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for what a command prints
+            plugin.entries = _collect(plugin)
+    except KeyboardInterrupt:
+        plugin.imported = False
+        raise
+    except BaseException as error:  # what ends a program, or skips a test, is no Exception
         if plugin.name == BUILTIN:
             raise
         plugin.failure = f"{type(error).__name__}: {_told(error)}"

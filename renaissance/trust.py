@@ -24,7 +24,7 @@ def trusted(folder: Path, trust: Sequence[str], registry: Registry) -> Registry:
         if name not in versions:
             raise PluginError(
                 f"This model of the Hub uses the plugin '{shown(name)}', which runs code of its own. "
-                f"If you trust it, pass trust=['{shown(name)}']."
+                f"If you trust it, pass trust=['{shown(name)}'], or --trust {shown(name)} to a command."
             )
         if plugin is not None and versions[name] not in ("", plugin.version):
             raise PluginError(

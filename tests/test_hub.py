@@ -279,6 +279,17 @@ def test_a_hub_out_of_reach_names_the_cache_as_a_way(cache: Path, monkeypatch: p
         download(REPO, cache_dir=cache, local_files_only=True)
 
 
+def test_who_publishes_is_sent_to_no_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HubServer() as gone:
+        use(gone, monkeypatch)
+    monkeypatch.setattr(talking, "_DELAYS", ())
+    with pytest.raises(HubError, match=r"cannot be reached\. Check the connection\.$"):
+        upload(folder, REPO, token=TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set\. Unset it\.$"):
+        upload(folder, REPO, token=TOKEN)
+
+
 # --- faults on the way ------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,6 +157,21 @@ def test_predictions_in_bf16_are_close_too() -> None:
 def test_the_batch_size_changes_no_answer(model: Model) -> None:
     for one, two in zip(model.embed(PICTURES, CAPTIONS), model.embed(PICTURES, CAPTIONS, batch_size=1), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ({"device": "nowhere"}, "device 'nowhere' here .*Use 'cpu'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' here .*Use 'cpu'"),  # with GPUs, too
+        ({"dtype": "int8"}, "'int8' is no type that weights are stored in"),
+    ],
+)
+def test_a_device_or_a_type_that_cannot_be_is_told_before_anything_is_loaded(
+    tmp_path: Path, where: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        from_pretrained(tmp_path / "no-model", **where)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -29,6 +29,7 @@ BAD = {
     "missing_import": "import a_module_that_is_not_there",
     "exits": "import sys; sys.exit(3)",
     "raises": "raise RuntimeError('on import')",
+    "no_exception": "class E(BaseException): pass\nraise E('on import')",
     "bad_syntax": "def broken(:",
     "unprintable": "class E(Exception):\n    def __str__(self): raise ValueError\nraise E()",
     "bad_hook": "from renaissance.api import hookimpl\n@hookimpl\ndef register_tasks():\n    raise OSError('hook')",
@@ -122,6 +123,19 @@ def test_a_hook_that_raises_keeps_the_other_plugins_hooks(install: Callable[...,
     assert [plugin.name for plugin in registry.plugins() if plugin.failure] == ["bad"]
 
 
+def test_what_a_plugin_prints_is_no_output_of_a_command(
+    install: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("loud", "print('hello')\n" + GOOD.format(name="loud"))
+    assert installed().find("backbone", "loud:loud", "vision").plugin == "loud"
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_library_has_no_fusion_heads() -> None:
+    with pytest.raises(UnknownComponentError, match="'timm:lxmert' is a backbone of a library, and no fusion head"):
+        installed().find("fusion-head", "timm:lxmert")
+
+
 def test_a_built_in_keeps_its_bare_name_always(install: Callable[..., str]) -> None:
     install("thief", GOOD.format(name="vit-base"))
     registry = installed()
@@ -130,12 +144,14 @@ def test_a_built_in_keeps_its_bare_name_always(install: Callable[..., str]) -> N
     assert registry.find("backbone", "renaissance:vit-base", "vision").qualified == "vit-base"
 
 
-def test_a_plugin_cannot_take_the_name_of_renaissance(install: Callable[..., str]) -> None:
-    install("renaissance", GOOD.format(name="mine"), distribution="a-thief")
+@pytest.mark.parametrize("name", ["renaissance", "timm", "transformers", "open-clip"])
+def test_a_plugin_cannot_take_the_name_of_renaissance_or_of_a_library(name: str, install: Callable[..., str]) -> None:
+    install(name, GOOD.format(name="mine"), distribution="a-thief")
     registry = installed()
-    (plugin,) = [plugin for plugin in registry.plugins() if plugin.name == "renaissance"]
+    (plugin,) = [plugin for plugin in registry.plugins() if plugin.name == name]
     assert plugin.failure is not None
     assert "taken by renaissance itself" in plugin.failure
+    assert registry.plugin(name) is None
     assert "a_thief_module" not in sys.modules
 
 

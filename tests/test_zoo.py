@@ -17,7 +17,7 @@ import renaissance
 from renaissance.builtin import towers
 from renaissance.card import check_card
 from renaissance.cli import main
-from renaissance.errors import CapabilityError, HubError, SpecError
+from renaissance.errors import CapabilityError, HubError, PluginError, SpecError
 from renaissance.recipe import load_recipe
 from renaissance.registry import default_registry
 from renaissance.resolve import resolve
@@ -294,12 +294,28 @@ def test_publishing_all_asks_for_every_model(hub: HubServer, capsys: pytest.Capt
     assert hub.requests == []
 
 
+def test_nothing_is_published_where_one_model_needs_a_plugin_that_is_missing(
+    hub: HubServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENAISSANCE_PLUGINS", "")
+    default_registry.cache_clear()
+    try:
+        names = ["dual-encoder", "pictures-dual-encoder"]
+        assert main(["zoo", "publish", *names, "--organisation", "org"]) == PluginError.exit_code
+    finally:
+        default_registry.cache_clear()
+    out, told = capsys.readouterr()
+    assert "needs the plugin 'packaged'. Try: pip install renaissance-plugin-packaged" in told
+    assert (out, hub.requests) == ("", [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "or say --all"),
         (["dual-encoder", "--all"], "or say --all"),
         (["dual-encode"], "Did you mean 'dual-encoder'?"),
+        (["mine"], "is called 'mine'. See 'renaissance zoo'."),
     ],
 )
 def test_what_to_publish_is_said_once(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:

@@ -80,8 +80,9 @@ def _heads(sources: Sources) -> Iterator[str]:
     """Yield the heads of the tasks that are trained: above the fusion, or above single towers."""
     plan, encoder = sources.plan, sources.assembly.encoder
     joint = "encoder" if isinstance(encoder, OneTower) else "fusion"
-    for number, task in enumerate(task for task in plan.tasks.values() if task.entry.trains):
-        size = counted(sources.assembly.tasks[task.name]).total
+    trained = [(name, task) for name, task in plan.tasks.items() if task.entry.trains]
+    for number, (name, task) in enumerate(trained):
+        size = counted(sources.assembly.tasks[name]).total
         yield f"head{number}([{label([f'task: {task.name}', f'{short(size)} parameters'])}])"
         below = (joint,) if task.entry.outputs or joint == "encoder" else READS.get(task.name, ("vision", "text"))
         yield from (f"{part} --> head{number}" for part in below)

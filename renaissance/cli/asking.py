@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from renaissance.cli.models import ModelPlace, Revision, Trust
 from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table
 from renaissance.cli.quiet import quiet
 from renaissance.durable import write_atomically
@@ -24,9 +25,6 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VECTORS = (".safetensors", ".npz")
 COLUMNS = ("candidate", "similarity", "probability")
 
-ModelPlace = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model's folder, a run's, or organisation/name.", show_default=False)
-]
 Images = Annotated[
     list[Path] | None, typer.Option("--image", help="A picture, or a folder of pictures; give it again for more.")
 ]
@@ -50,6 +48,8 @@ def embed(
     texts: TextFile = None,
     device: Device = "cpu",
     batch_size: BatchSize = 64,
+    revision: Revision = None,
+    trust: Trust = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write unit vectors of pictures and texts, `images` and `texts`; dot products tell how alike two are."""
@@ -61,7 +61,8 @@ def embed(
     with quiet():
         from renaissance.pretrained import from_pretrained
 
-        found = from_pretrained(model, device=device).embed(pictures or None, words or None, batch_size=batch_size)
+        loaded = from_pretrained(model, revision=revision, trust=tuple(trust or ()), device=device)
+        found = loaded.embed(pictures or None, words or None, batch_size=batch_size)
     vectors = {name: value for name, value in zip(("images", "texts"), found, strict=True) if value is not None}
     _write(out, vectors)
     sizes = {name: list(value.shape) for name, value in vectors.items()}
@@ -83,6 +84,8 @@ def rank(
     ] = None,
     device: Device = "cpu",
     batch_size: BatchSize = 64,
+    revision: Revision = None,
+    trust: Trust = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Order pictures for one text, or texts for one picture, the best first."""
@@ -96,7 +99,7 @@ def rank(
     with quiet():
         from renaissance.pretrained import from_pretrained
 
-        loaded = from_pretrained(model, device=device)
+        loaded = from_pretrained(model, revision=revision, trust=tuple(trust or ()), device=device)
         given = (pictures, words[0]) if of_images else (pictures[0], words)
         found = loaded.rank(*given, top=top, rerank=rerank, batch_size=batch_size)
     _print_ranking(found, [str(path) for path in pictures] if of_images else words, as_json=as_json)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from renaissance.cli.models import ModelPlace, Revision, Trust
 from renaissance.cli.output import JsonFlag, note, print_json
 from renaissance.cli.quiet import quiet
 from renaissance.errors import CapabilityError, OutputError, RenaissanceError, SpecError
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from renaissance.evaluation.leaks import Trained
     from renaissance.evaluation.splits import SplitScores
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="A model's folder, a run's folder, or the Hub's 'organisation/name'.", show_default=False
-    ),
-]
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -44,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: ModelArgument,
+    model: ModelPlace,
     data: DataOption = None,
     task: Annotated[Names, typer.Option("--task", help="Measure this task; default: all that can be.")] = None,
     option: Annotated[
@@ -73,8 +68,8 @@ def evaluate(
         Literal["error", "skip"],
         typer.Option("--on-bad-sample", help="Images with captions that cannot be used: stop, or leave out and count."),
     ] = "error",
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")] = None,
-    trust: Annotated[Names, typer.Option("--trust", help="A plugin that a Hub model may use: xyz or xyz==1.2.")] = None,
+    revision: Revision = None,
+    trust: Trust = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show both directions of recalls.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

@@ -146,6 +146,10 @@ def run(
         typer.Option("--data", help="Images with captions, for studies that name none.", show_default=False),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+    keep: Annotated[
+        Literal["models", "results"],
+        typer.Option("--keep", help="results: remove weights that no run and no section of the report needs any more."),
+    ] = "models",
     as_json: JsonFlag = False,
 ) -> None:
     """Do the runs of a study that are not done yet; then judge its hypotheses and write its report."""
@@ -162,6 +166,7 @@ def run(
             launcher=launcher,
             data=data,
             retry_failed=retry_failed,
+            keep=keep,
             progress=Bars(),
         )
     if as_json:
@@ -187,6 +192,9 @@ def status(
         print_facts([("study", one["study"]), ("folder", one["folder"])])
         columns = ("arm", "stage", "done", "failed", "to come")
         print_table(columns, [[str(row[name]) for name in columns] for row in one["arms"]], right=columns[2:])
+        if one["search"]:
+            searched = ("arm", "trials", "failed")
+            print_table(searched, [[str(row[name]) for name in searched] for row in one["search"]], right=searched[1:])
         for failed in one["failed"]:
             note(f"{failed['id']} failed: {failed['type']}: {failed['message']}")
 

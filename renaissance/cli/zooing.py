@@ -10,10 +10,13 @@ import typer
 from renaissance.cli.output import JsonFlag, note, print_json, print_table
 from renaissance.cli.quiet import quiet
 from renaissance.errors import SpecError
+from renaissance.registry import default_registry
+from renaissance.saved_config import read_config, saved_plan
 from renaissance.shorthand import format_spec
 from renaissance.spec import did_you_mean, shown, validate_spec
 from renaissance.zoo import COUNTED, ORGANISATION, Card, cards
 
+HINT = " See 'renaissance zoo'."
 COLUMNS = ("model", *(name for name, _ in COUNTED), "parameters", "MB", "training GFLOP", "architecture")
 
 
@@ -46,6 +49,8 @@ def publish_models(
 ) -> None:
     """Push models that ship to the Hub (HF_ENDPOINT), each by one commit, or none where it is there already."""
     chosen = _chosen(names or [], everything)
+    for card in chosen:  # a plugin that is missing is told before the first model is sent
+        saved_plan(read_config(card.folder), card.folder, default_registry())
     with quiet():
         from renaissance.publishing import publish
 
@@ -61,7 +66,7 @@ def _chosen(names: Sequence[str], everything: bool) -> list[Card]:
         raise SpecError(f"Name models to publish, or say --all. There are: {', '.join(known)}.")
     for name in names:
         if name not in known:
-            raise SpecError(f"No model that ships is called '{shown(name)}'.{did_you_mean(name, known)}")
+            raise SpecError(f"No model that ships is called '{shown(name)}'.{did_you_mean(name, known) or HINT}")
     return [known[name] for name in names] if names else list(known.values())
 
 

@@ -13,6 +13,7 @@ Value = TypeVar("Value")
 
 AHEAD = 2
 POLL = 0.1  # seconds
+LEAVE = 10.0  # seconds for the thread to end what it reads; one that hangs would keep the process for ever
 
 
 class _Ended:
@@ -22,7 +23,7 @@ class _Ended:
 def ahead(values: Iterator[Value], size: int = AHEAD) -> Generator[Value | RenaissanceError, None, None]:
     """Yield the values, up to `size` of them made before they are asked for; a user's error is yielded in its place.
 
-    The thread starts with the first value, and ends when this is closed.
+    The thread starts with the first value, and ends when this is closed; where it hangs then, with the process.
     """
     made: Queue[Value | BaseException | _Ended] = Queue(size)
     stop = threading.Event()
@@ -35,7 +36,7 @@ def ahead(values: Iterator[Value], size: int = AHEAD) -> Generator[Value | Renai
             yield value
     finally:
         stop.set()
-        thread.join()
+        thread.join(LEAVE)
 
 
 def _fill(values: Iterator[Value], made: Queue[Value | BaseException | _Ended], stop: threading.Event) -> None:

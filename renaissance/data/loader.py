@@ -22,7 +22,7 @@ from renaissance.data.ahead import ahead
 from renaissance.data.collate import Collator
 from renaissance.data.collate_items import ItemCollator
 from renaissance.data.sampling import BatchPlan, Feed, Part
-from renaissance.data.watch import Watch, named
+from renaissance.data.watch import Watch, named, patiently
 from renaissance.errors import LoaderError, RenaissanceError
 
 
@@ -42,7 +42,8 @@ def loader(
     Raises:
         SampleError: a sample cannot be used, as `Collator` raises it, from whichever process.
         LoaderError: a loader process died or hangs (for two minutes, and a second for each sample of a micro-batch),
-            or the code that prepares samples failed in it; it names the samples.
+            or the code that prepares samples failed in it; it names the samples. What this process reads itself is
+            told by a RuntimeWarning where it hangs.
     """
     first, last = start_step * plan.accumulation, (start_step + steps) * plan.accumulation
     numbers = range(first, last)
@@ -51,10 +52,10 @@ def loader(
     with ExitStack() as opened:
         if isinstance(records, Feed):
             # one process reads, so that each byte is read once, and all of them decode
+            batches = _Parts(collator)
             parts = opened.enter_context(closing(ahead(records.parts(plan, numbers))))
-            prepared = opened.enter_context(
-                closing(_prepared(_Parts(collator), enumerate(parts, first), first, size, workers))
-            )
+            read = patiently(parts, batches.samples, first, size)
+            prepared = opened.enter_context(closing(_prepared(batches, enumerate(read, first), first, size, workers)))
         else:
             prepared = opened.enter_context(
                 closing(_prepared(_MicroBatches(records, plan, collator), numbers, first, size, workers))
@@ -83,7 +84,7 @@ def _prepared(
     with _silent_fork_of_tokenizers(), _without_handler_of_children():
         prepared = iter(source)
     if watch is None:
-        yield from prepared
+        yield from prepared if isinstance(batches, _Parts) else patiently(prepared, batches.samples, first, size)
     else:
         yield from watch.telling(prepared, batches.samples, first, size)
 

@@ -1,20 +1,28 @@
-"""What loader processes are at, so that the error about one that dies names it and the samples that it had in hand."""
+"""What loader processes are at, so that the error about one that dies names it and the samples that it had in hand.
+
+What this process reads itself is watched too (`patiently`), and never ended.
+"""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import get_worker_info
 
 from renaissance.errors import LoaderError
+
+Value = TypeVar("Value")
 
 SHOWN = 4
 # after a pipe broke, until the system tells that the process at its other end is gone
@@ -58,7 +66,7 @@ class Watch:
         Errors are yielded, and not raised: the traceback of the loader's own error would keep the processes alive.
         """
         children = multiprocessing.active_children()
-        longest = LONGEST_WAIT + LONGEST_OF_SAMPLE * size
+        longest = _longest(size)
         awaited, since = first, time.monotonic()
         while True:
             try:
@@ -116,6 +124,42 @@ class Watch:
                 code = own[process].exitcode
                 return worker, f"was ended by {signal.Signals(-code).name}" if code < 0 else f"left with code {code}"
         return None
+
+
+def patiently(
+    values: Iterator[Value], samples: Callable[[int], str], first: int, size: int
+) -> Generator[Value, None, None]:
+    """Yield what this process prepares or reads itself; warn of what takes as long as what hangs, and wait on.
+
+    first: the number of the first micro-batch. size: samples of each. What waits for the system cannot be interrupted
+    from within, and it may be somebody in a debugger who waits, so nothing is ended.
+    """
+    longest = _longest(size)
+    for number in itertools.count(first):
+        telling = threading.Timer(longest, _tell, (samples, number, longest))
+        telling.daemon = True
+        telling.start()
+        try:
+            value = next(values)
+        except StopIteration:
+            return
+        finally:
+            telling.cancel()
+        yield value
+
+
+def _tell(samples: Callable[[int], str], number: int, seconds: float) -> None:
+    warnings.warn(
+        f"Reading {samples(number)} takes longer than {seconds:.0f} seconds. See whether the disk or the network that "
+        "they are read from answers. The training waits on; Ctrl-C twice ends it, and --resume continues it.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _longest(size: int) -> float:
+    """Return the seconds after which a micro-batch of so many samples is said to hang."""
+    return LONGEST_WAIT + LONGEST_OF_SAMPLE * size
 
 
 def named(ids: Sequence[str]) -> str:

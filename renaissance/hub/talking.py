@@ -82,17 +82,17 @@ def _root(error: BaseException) -> BaseException:
 
 
 @contextlib.contextmanager
-def told(repo: str, revision: str | None, endpoint: str) -> Iterator[None]:
-    """Turn what the client raises into a `HubError` of one line."""
+def told(repo: str, revision: str | None, endpoint: str, *, cached: bool = True) -> Iterator[None]:
+    """Turn what the client raises into a `HubError` of one line; `cached`: whether the cache may have what is asked."""
     try:
         yield
     except RenaissanceError:
         raise
     except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:
-        raise HubError(_reason(_root(error), repo, revision, endpoint)) from error
+        raise HubError(_reason(_root(error), repo, revision, endpoint, cached=cached)) from error
 
 
-def _reason(error: BaseException, repo: str, revision: str | None, endpoint: str) -> str:
+def _reason(error: BaseException, repo: str, revision: str | None, endpoint: str, *, cached: bool) -> str:
     match error:
         case GatedRepoError():
             return f"'{repo}' is gated. Ask for access on {endpoint}/{repo}, then pass the token of that account."
@@ -108,8 +108,11 @@ def _reason(error: BaseException, repo: str, revision: str | None, endpoint: str
             return f"'{repo}' lacks a file that its manifest lists. Ask its owner to publish it again."
         case HfHubHTTPError():
             return _status_reason(error.response.status_code, repo, endpoint)
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled() | httpx2.TransportError() | ConnectionError():
-            return f"{endpoint} cannot be reached. Check the connection, or use the cache: local_files_only=True."
+        case OfflineModeIsEnabled():
+            return f"{endpoint} is not asked, as HF_HUB_OFFLINE is set. Unset it."
+        case LocalEntryNotFoundError() | httpx2.TransportError() | ConnectionError():
+            way_out = ", or use the cache: local_files_only=True" if cached else ""
+            return f"{endpoint} cannot be reached. Check the connection{way_out}."
         case OSError() if error.strerror:
             return f"'{repo}' cannot be read or kept here ({error.strerror}). Choose another cache_dir."
         case _:

@@ -65,7 +65,7 @@ def upload(
     digests = _publishable(folder)
     api = HfApi(token=token, library_name="renaissance")
     _check_token(api, repo)
-    with told(repo, revision, api.endpoint), no_progress_bars():
+    with told(repo, revision, api.endpoint, cached=False), no_progress_bars():
         _check_owner(api, repo)
         retried(lambda: _check_content(api, repo, revision or MAIN))
         retried(lambda: api.create_repo(repo, private=private, exist_ok=True))

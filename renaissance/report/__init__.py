@@ -40,18 +40,24 @@ def write(folder: str | Path) -> Written:
 
 
 def write_collection(
-    results: Mapping[str, Mapping[str, Any]], claims: Sequence[Mapping[str, Any]], folder: str | Path
+    results: Mapping[str, Mapping[str, Any]],
+    claims: Sequence[Mapping[str, Any]],
+    folder: str | Path,
+    *,
+    name: str = "",
+    about: str = "",
 ) -> Written:
     """Write one report of several studies into a folder: the verdicts on the claims, then those of each study.
 
-    results: the content of results.json by the study's name; claims: as `renaissance.studies.claims.judge` gives them.
+    results: the content of results.json by the study's name; claims: as `renaissance.studies.claims.judge` gives them;
+    name, about: of the collection, for the head of the page.
 
     Raises:
         StudyError: results or claims are not what an analysis writes: the key is named.
         MissingPackageError: the figures need the extra `study`.
         OutputError: the report cannot be written.
     """
-    return _with_figures(lambda writing: writing.write_studies(results, claims, Path(folder)))
+    return _with_figures(lambda writing: writing.write_studies(results, claims, Path(folder), (name, about)))
 
 
 def _with_figures(write_with: Callable[[Any], Written]) -> Written:

@@ -51,7 +51,7 @@ def _arm_row(arm: Arm, factors: list[str]) -> list[Cell]:
     size = arm.parameters
     sizes = (None, None, None) if size is None else (size.total, size.trainable, size.without_embeddings)
     # of an arm of factors its levels say what it is
-    about = f"control: {arm.about}" if arm.control else "" if arm.levels else arm.about
+    about = ": ".join(filter(None, ("control", arm.about))) if arm.control else "" if arm.levels else arm.about
     return [
         text_cell(arm.name),
         *(text_cell(arm.levels.get(factor, NOTHING)) for factor in factors),

@@ -31,7 +31,7 @@ from renaissance.report.wording import metric_name, share, short
 _LEFT, _GAP, _PANEL, _AXIS, _BETWEEN = 48, 28, 200, 50, 24
 _LETTERS = 30  # of a name in a legend
 _SOURCES = {"pretraining": "pretraining seed", "finetuning": "fine-tuning seed", "items": "items"}
-MOST_POINTS = 120
+MOST_POINTS = 20
 
 
 @dataclass(frozen=True, slots=True)

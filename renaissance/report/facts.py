@@ -184,15 +184,34 @@ class Compute(_Facts):
     saving: Saving | None = None
 
 
+class Ratio(_Facts):
+    """A geometric mean over the pretraining seeds in which both arms reached a target, and how many these are."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: Count
+
+
+class Ratios(_Facts):
+    """What an arm took to a target against the arm `to`."""
+
+    to: str
+    flops: Ratio | None
+    samples: Ratio | None
+
+
 class Reach(_Facts):
-    """The compute that each seed took to a target; null: it never got there."""
+    """The compute that each run took to a target; null: it never got there. every: updates between measurements."""
 
     arm: str
     stage: str
     metric: str
     value: float
+    every: int | None = None
     flops: list[float | None] = Field(default_factory=list)
     samples: list[float | None] = Field(default_factory=list)
+    ratio: Ratios | None = None
 
 
 class Variance(_Facts):

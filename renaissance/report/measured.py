@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from renaissance.report.blocks import Block, Cell, Column, Figure, Folded, Heading, Paragraph, Section, Strip, Table
+from renaissance.report.blocks import Block, Cell, Column, Figure, Folded, Paragraph, Section, Strip, Table
 from renaissance.report.blocks import number as number_cell
 from renaissance.report.blocks import words as text_cell
 from renaissance.report.charts import Spot, compute_plot, curve_plot, variance_plot
 from renaissance.report.drawing import Drawing
-from renaissance.report.facts import Compute, Curve, Reach, Results, Score
+from renaissance.report.facts import Compute, Curve, Results, Score
 from renaissance.report.wording import (
     NOTHING,
     between,
@@ -54,7 +54,7 @@ def scores(results: Results) -> Section:
         if seeds is not None:
             tables.append(seeds)
         stands_open = any(f"{stage}/{split}/{task}/{metric}" in asked for task, metric in found)
-        blocks.append(Folded(f"{stage}, {split} split", tables, open=stands_open))
+        blocks.append(Folded(f"{stage}, {metric_name(split)} split", tables, open=stands_open))
     if blocks:
         intro = "Means over seeds with their intervals, drawn on one scale in each table, which does not begin at 0."
         blocks.insert(0, Paragraph(intro, quiet=True))
@@ -135,7 +135,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def compute(results: Results) -> Section:
-    """Return compute against score, what each stage took, and the compute to reach targets."""
+    """Return compute against score, and what each stage took."""
     blocks: list[Block] = [Figure(plot) for plot in _compute_plots(results)]
     if results.compute:
         compared = any(row.saving is not None for row in results.compute)
@@ -145,8 +145,6 @@ def compute(results: Results) -> Section:
             _time_table(results.compute),
             Paragraph(f"Means over seeds.{saved}", quiet=True),
         ]
-    if results.reach:
-        blocks += [Heading("Compute to reach a target"), _reach_table(results.reach)]
     return Section("compute", "Compute", blocks)
 
 
@@ -213,24 +211,6 @@ def _time_table(rows: Sequence[Compute]) -> Table:
 
 def _saved(value: float | None) -> Cell:
     return number_cell(share(value), value)
-
-
-def _reach_table(rows: Sequence[Reach]) -> Table:
-    columns = [Column("arm"), Column("stage"), Column("score"), Column("target", "number")]
-    columns += [Column(title, "number") for title in ("runs that reach it", "FLOPs, mean", "samples, mean")]
-    found = []
-    for row in rows:
-        reached = [value for value in row.flops if value is not None]
-        means = _mean(row.flops), _mean(row.samples)
-        found.append(
-            [
-                *map(text_cell, (row.arm, row.stage, metric_name(row.metric))),
-                number_cell(fixed(row.value, decimals((row.value,))), row.value),
-                number_cell(f"{len(reached)} of {len(row.flops)}", len(reached)),
-                *(number_cell(short(mean), mean) for mean in means),
-            ]
-        )
-    return Table("What each arm took until it reached the target, as means over the runs that did", columns, found)
 
 
 # --- curves, variance -------------------------------------------------------------------------------------------------

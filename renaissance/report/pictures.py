@@ -87,7 +87,7 @@ def _bytes(folder: Path, source: str) -> bytes | None:
 
 
 def _small(data: bytes, side: int) -> tuple[bytes, str, tuple[int, int]] | None:
-    """Return a picture that fits a square, as PNG where that is hardly larger than JPEG; None: it is no picture."""
+    """Return a picture that fits a square, as PNG where that is hardly larger than WebP; None: it is no picture."""
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             warnings.simplefilter("ignore")  # of metadata, which is not kept
@@ -100,8 +100,8 @@ def _small(data: bytes, side: int) -> tuple[bytes, str, tuple[int, int]] | None:
     image = image if clear else image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     as_png = _saved(image, "PNG", optimize=True)
-    as_jpeg = as_png if clear else _saved(image, "JPEG", quality=84, optimize=True)
-    best = (as_png, "png") if len(as_png) <= 1.3 * len(as_jpeg) else (as_jpeg, "jpg")
+    as_webp = _saved(image, "WEBP", quality=80, method=6)
+    best = (as_png, "png") if len(as_png) <= 1.3 * len(as_webp) else (as_webp, "webp")
     return *best, image.size
 
 

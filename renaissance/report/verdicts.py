@@ -42,7 +42,10 @@ WEIGHTS = {
     "exploratory": "exploratory: they suggest, and confirm nothing",
     "none": "none: this preset shows that the study runs",
 }
-_SAMPLING = "Effects and intervals are paired, over pretraining seeds; Holm's correction is over all stated hypotheses."
+SAMPLING = (
+    "Effects and intervals are paired, over pretraining seeds. The primary hypothesis is decided by its own p, the "
+    "others by theirs after Holm's correction, which is over all that are stated."
+)
 
 
 def question(results: Results) -> Section:
@@ -79,7 +82,7 @@ def verdicts(results: Results) -> Section:
         blocks += [Heading("Claims"), *claims_told(results.claims, level=4), Heading("Hypotheses")]
     below = 4 if results.claims else 3
     blocks += [hypothesis_told(hypothesis, level=below) for hypothesis in results.ranked]
-    return Section("verdicts", "Verdicts", [*blocks, Paragraph(_SAMPLING, quiet=True)])
+    return Section("verdicts", "Verdicts", [*blocks, Paragraph(SAMPLING, quiet=True)])
 
 
 def claims_told(claims: Sequence[Claim], *, level: int = 3) -> list[Block]:

@@ -19,6 +19,7 @@ from renaissance.report.facts import Results
 from renaissance.report.gallery import gallery
 from renaissance.report.measured import compute, curves, scores, variance
 from renaissance.report.pictures import Picture, Pictures
+from renaissance.report.reach import reach
 from renaissance.report.rendering import Page, html, markdown
 from renaissance.report.results import checked_claims, checked_results, read_results
 from renaissance.report.verdicts import effects, hypothesis_told, notes, question, verdicts
@@ -34,18 +35,21 @@ def write_study(folder: Path) -> Written:
 
 
 def write_studies(
-    results: Mapping[str, Mapping[str, Any]], claims: Sequence[Mapping[str, Any]], folder: Path
+    results: Mapping[str, Mapping[str, Any]],
+    claims: Sequence[Mapping[str, Any]],
+    folder: Path,
+    named: tuple[str, str] = ("", ""),
 ) -> Written:
     """Write the report of several studies; see `renaissance.report.write_collection`."""
     found = {name: checked_results(given, what=f"the results of '{name}'") for name, given in results.items()}
     reports = {name: f"{quote(name)}/{HTML}" for name in found if (folder / name / HTML).is_file()}
-    return _written(folder, collection_page(found, checked_claims(claims), reports), [])
+    return _written(folder, collection_page(found, checked_claims(claims), reports, *named), [])
 
 
 def study_page(results: Results, pictures: Pictures) -> Page:
     """Return the report of a study as a page."""
     study = results.study
-    given = [part(results) for part in (question, verdicts, effects, scores, compute, curves, arms, variance)]
+    given = [part(results) for part in (question, verdicts, effects, scores, compute, reach, curves, arms, variance)]
     given += [part(results, pictures) for part in (explanations, gallery)]
     given += [part(results) for part in (runs, reproduce)]
     given.append(_with_pictures_left_out(notes(results), pictures))

@@ -18,7 +18,7 @@ import renaissance
 from renaissance.durable import sha256_of, write_atomically
 from renaissance.errors import StudyError
 from renaissance.studies.arms import Design
-from renaissance.studies.compute import compute, reach
+from renaissance.studies.compute import compute
 from renaissance.studies.curves import curves
 from renaissance.studies.facts import arm_facts, stage_facts
 from renaissance.studies.folder import SCORES, StudyFolder
@@ -33,6 +33,7 @@ from renaissance.studies.hypotheses import (
 )
 from renaissance.studies.library import names
 from renaissance.studies.notes import failed_trials, noted
+from renaissance.studies.reach import reach
 from renaissance.studies.results import Results, collect
 from renaissance.studies.scores import score_rows, variance_rows
 from renaissance.studies.statistics.holm import holm

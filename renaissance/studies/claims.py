@@ -108,16 +108,16 @@ def _found(place: str, results: Mapping[str, Mapping[str, Any]]) -> _Found:
 
 def _judged(claim: Claim, found: Sequence[_Found]) -> dict[str, Any]:
     verdict, by = _verdict(claim, found)
-    reason = "; ".join(f"{one.place} is {one.verdict} ({one.reason})" if one.verdict else one.reason for one in by)
+    lines = [f"'{one.place}' is {one.verdict}: {one.reason}." if one.verdict else f"{one.reason}." for one in by]
     if verdict in ("supported", "refuted") and not any(one.confirmatory for one in by):
-        reason += "; it is decided by exploratory hypotheses alone"
+        lines.append("The claim is decided by exploratory hypotheses alone.")
     return {
         "number": claim.number,
         "claim": claim.claim,
         "verdict": verdict,
         "by": list(claim.by),
         "confirmatory": verdict in ("supported", "refuted") and all(one.confirmatory for one in by),
-        "reason": f"{reason[:1].upper()}{reason[1:]}.",
+        "reason": " ".join(lines),
     }
 
 

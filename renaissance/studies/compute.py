@@ -1,12 +1,10 @@
-"""What arms took: FLOPs, seconds and memory by stage and in all, what that saves, and what it takes to a target."""
+"""What arms took: FLOPs, seconds and memory by stage and in all, and what that saves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from renaissance.studies.curves import an_update, read_series
-from renaissance.studies.design import Target
 from renaissance.studies.results import Finished, Results
 
 ALL = "all"  # the sum over stages
@@ -40,38 +38,6 @@ def compute(results: Results) -> list[dict[str, Any]]:
         }
         for (arm, stage), found in figures.items()
     ]
-
-
-def reach(results: Results) -> list[dict[str, Any]]:
-    """Return for each target of the study and each arm what its runs took until their validation first reached it.
-
-    By run in the order of the seeds; None where a run did not reach it, or is not done. FLOPs are those of training, in
-    proportion to the updates, and as exact as the target's stage is measured often.
-    """
-    return [
-        {"arm": arm.name, "stage": target.stage, "metric": target.metric, "value": target.value, **taken}
-        for target in results.design.study.targets
-        for arm in results.design.arms
-        if target.stage in arm.recipes
-        for taken in [_until(results, arm.name, target)]
-    ]
-
-
-def _until(results: Results, arm: str, target: Target) -> dict[str, list[float | None]]:
-    found: dict[str, list[float | None]] = {"flops": [], "samples": []}
-    for run in (run for row in results.rows(arm, target.stage) for run in row):
-        done = results.done.get(run)
-        step = None if done is None else _first(done, target)
-        for name, figure in (("flops", FLOPS["as_run"]), ("samples", "samples")):
-            rate = None if done is None or step is None else an_update(done, figure)
-            found[name].append(None if rate is None or step is None else rate * step)
-    return found
-
-
-def _first(run: Finished, target: Target) -> int | None:
-    """Return the first update after which a run's validation reached a target."""
-    measured = read_series(run.folder).get(target.metric, {})
-    return min((step for step, value in measured.items() if value >= target.value), default=None)
 
 
 def _of_arm(results: Results, arm: str, stages: Sequence[str]) -> Iterator[tuple[str, Figures]]:

@@ -11,7 +11,7 @@ from renaissance.progress import Progress
 from renaissance.studies.arms import PlannedRun
 from renaissance.studies.folder import Record, StudyFolder
 from renaissance.studies.job import Finished, Job
-from renaissance.studies.placing import placed
+from renaissance.studies.placing import lend_models, placed
 from renaissance.studies.workers import Workers
 from renaissance.training.signals import listening
 
@@ -92,6 +92,7 @@ class Course:
             if self.folder.is_whole(run.id):  # killed between its end and its record
                 source.ended(run, self.close(run))
                 continue
+            lend_models(run.recipe, self.folder)
             recipe = placed(run.recipe, self.data)
             self.at_work[run.id] = run
             self.workers.start(Job(run.id, str(self.folder.path.resolve()), recipe, self.threads))

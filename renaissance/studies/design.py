@@ -26,8 +26,11 @@ Layout = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 SettingPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_:\-]+)+$", max_length=200)]
 Settings = dict[SettingPath, JsonValue]
-# 'stage/split/task/metric' of the trained model, or a figure of the stage's ledger
-Metric = Annotated[str, StringConstraints(pattern=r"^[^/]+/(?:ledger/[a-z_]+|[^/]+/[^/]+/[^/]+)$", max_length=200)]
+# 'stage/split/task/metric' of the trained model, 'stage/data/split/task/metric' of it on further data that its recipe
+# names, or a figure of the stage's ledger
+Metric = Annotated[
+    str, StringConstraints(pattern=r"^[^/]+/(?:ledger/[a-z_]+|(?:[^/]+/)?[^/]+/[^/]+/[^/]+)$", max_length=200)
+]
 
 
 class Kinds(Strict):

@@ -37,14 +37,12 @@ class Size:
         total: its parameters with the heads of its tasks, each shared one counted once.
         trainable: those of them that train.
         without_embeddings: those of the encoder alone, without what stands before the first block of a tower.
-        flops_a_pair: of a forward pass, tasks included, for a pair (or an item) of a step, as plans count it.
         frozen: of each part that is frozen to some extent, how much.
     """
 
     total: int
     trainable: int
     without_embeddings: int
-    flops_a_pair: int
     frozen: Mapping[str, str]
 
 
@@ -53,8 +51,22 @@ def size_of(recipe: Mapping[str, Any]) -> Size | None:
 
     It is not where the model is a saved one, or a task takes its answers from the data.
     """
-    wanted = {key: recipe[key] for key in ("start", "tasks", "evaluation")}
-    return _size(json.dumps(wanted, sort_keys=True))
+    return _size(_counted(recipe))
+
+
+def flops_a_pair(recipe: Mapping[str, Any]) -> int | None:
+    """Return the FLOPs of a forward pass, tasks included, for a pair (or an item) of a step, as plans count it.
+
+    None as of `size_of`. Of billions of parameters counting takes minutes, which sizes are not made to wait for.
+    """
+    found = _recipe(json.loads(_counted(recipe)))
+    if isinstance(found.start, SavedStart):
+        return None
+    try:
+        tasks = select_tasks(found, default_registry()).options
+        return _forward_flops(_thawed(found.start).model_dump_json(), json.dumps(dict(tasks), sort_keys=True))
+    except RenaissanceError:
+        return None
 
 
 def arm_facts(design: Design) -> list[dict[str, Any]]:
@@ -99,7 +111,7 @@ def _arm(design: Design, arm: Arm) -> dict[str, Any]:
         "varies": varies,
         "spec": _spec(recipe),
         "parameters": {name: facts[name] for name in ("total", "trainable", "without_embeddings")} if facts else None,
-        "flops_a_pair": facts.get("flops_a_pair"),
+        "flops_a_pair": flops_a_pair(recipe),
         "frozen": facts.get("frozen"),
     }
 
@@ -117,6 +129,11 @@ def _recipe(recipe: Mapping[str, Any]) -> Recipe:
     return validate_recipe({key: recipe[key] for key in ("start", "tasks", "evaluation")})
 
 
+def _counted(recipe: Mapping[str, Any]) -> str:
+    """Return what of a recipe decides its size."""
+    return json.dumps({key: recipe[key] for key in ("start", "tasks", "evaluation")}, sort_keys=True)
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +146,6 @@ def _size(content: str) -> Size | None:
     try:
         tasks = select_tasks(recipe, registry).options
         assembly = assemble_without_weights(resolve(recipe.start, tasks, registry=registry))
-        flops = _forward_flops(_thawed(recipe.start).model_dump_json(), json.dumps(dict(tasks), sort_keys=True))
     except RenaissanceError:
         return None
     whole, encoder = counted(assembly), counted(assembly.encoder)
@@ -137,7 +153,6 @@ def _size(content: str) -> Size | None:
         whole.total,
         whole.trainable,
         encoder.total - _embeddings(assembly),
-        flops,
         _frozen(assembly),
     )
 

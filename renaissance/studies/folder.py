@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -36,6 +36,8 @@ SCORES = "scores.json"
 KEPT = (SCORES, "ledger.json", "outcomes.safetensors", "metrics.jsonl", "recipe.yaml")
 # the optimiser's state of a run that is done: nothing reads it again, and it is most of the run's bytes
 DROPPED = ("checkpoints", "blind/checkpoints")
+REMOVED = ".model-removed"  # weights that are being removed; those of `model` are whole
+DISCARDED = ".discarded-"  # before the name of a run that is being removed
 
 
 class Fault(TypedDict):
@@ -68,6 +70,10 @@ class StudyFolder:
     def run(self, run: str) -> Path:
         """Return the folder of a run."""
         return self.path / "runs" / run
+
+    def model(self, run: str) -> Path:
+        """Return the folder of a run's weights, which may have been given up."""
+        return self.run(run) / "model"
 
     def log(self, run: str) -> Path:
         """Return the file of what a run prints."""
@@ -114,6 +120,8 @@ class StudyFolder:
                 f"'{shown(self.path)}' cannot be made ({error.strerror}); choose another --out."
             ) from None
         with locked(self.path):
+            for leftover in (self.path / "runs").glob(f"{DISCARDED}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
 
     def keep_study(self, design: Design, raw: bytes) -> None:
@@ -224,8 +232,24 @@ class StudyFolder:
         return record
 
     def forget(self, run: str) -> None:
-        """Remove the record of a run that failed, so that it goes on."""
+        """Remove the record of a run, so that it goes on."""
         self.record_file(run).unlink(missing_ok=True)
+
+    def remove_model(self, run: str) -> None:
+        """Remove the weights of a run, and nothing that it measured; what a kill leaves goes with the next call."""
+        leftover = self.run(run) / REMOVED
+        shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            self.model(run).rename(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
+
+    def discard(self, run: str) -> None:
+        """Remove a run with its record, so that it is done anew; what a kill leaves goes with the next lock."""
+        self.forget(run)
+        leftover = self.run(f"{DISCARDED}{run}")
+        with suppress(FileNotFoundError):
+            self.run(run).rename(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
 
     def is_whole(self, run: str) -> bool:
         """Return whether a run is through, recorded or not."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from renaissance.errors import StudyError
 from renaissance.studies.design import Alike, Greater, Hypothesis, NoLoss
-from renaissance.studies.results import LEDGER, Pairs, Results
+from renaissance.studies.results import Pairs, Results, counted
 from renaissance.studies.statistics.arrays import Floats
 from renaissance.studies.statistics.equivalence import share_of_gain, tost
 from renaissance.studies.statistics.paired import Estimate, bootstrap, contrast, estimate, spreads, t_test
@@ -234,7 +234,7 @@ def _p(hypothesis: Hypothesis, above: Floats) -> float:
 
     What a ledger counts to the same figure with every seed is known, and no estimate: no spread decides it at once.
     """
-    if hypothesis.metric.split("/")[1] == LEDGER and not spreads(above):
+    if counted(hypothesis.metric) and not spreads(above):
         return 0.0 if above.mean() > 0 else 1.0
     return t_test(above)
 

@@ -6,7 +6,7 @@ Here recipes are compared word by word; what they imply beside is compared in `r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from renaissance.errors import StudyError
@@ -154,30 +154,40 @@ def _unjudged(design: Design) -> Iterator[str]:
 
 
 def _unmeasured(metric: str, arm: Arm, where: str) -> Iterator[str]:
-    stage, split, *rest = metric.split("/", 3)
+    stage, *parts = metric.split("/")
     if stage not in arm.recipes:
         yield f"{where} is about '{metric}', and the arm '{arm.name}' skips the stage '{stage}'."
         return
-    if split == "ledger":
-        if rest[0] not in LEDGER:
-            hint = did_you_mean(rest[0], LEDGER)
-            yield f"{where}: the ledger has no figure '{rest[0]}'; it has: {', '.join(LEDGER)}.{hint}"
-        return
-    recipe = arm.recipes[stage]
-    if recipe["evaluation"]["data"]:  # what that has is known when it is opened
-        return
-    splits = _splits(recipe)
-    if splits is not None and split not in splits:
-        listed = f"{', '.join(splits)}.{did_you_mean(split, splits)}"
-        yield f"{where} is about the split '{split}', which '{stage}' does not measure; it has: {listed}"
-    yield from _without_task(rest[0], recipe, f"{where} is about", stage)
+    recipe, where = arm.recipes[stage], f"{where} is about"
+    match parts:
+        case [_, figure]:
+            yield from _unknown("figure of the ledger", figure, LEDGER, where, stage)
+        case [split, task, _]:
+            yield from _unknown("split", split, _splits(recipe), where, stage)
+            yield from _unknown("task", task, _tasks(recipe), where, stage)
+        case [data, split, task, _]:
+            others = recipe["evaluation"]["data"]
+            yield from _unknown("further data", data, list(others), where, stage)
+            if data in others:  # what it leaves open is known when it is opened
+                where, stage = f"{where} '{data}', and", f"{stage}.evaluation.data.{data}"
+                yield from _unknown("split", split, list(others[data]["splits"]) or None, where, stage)
+                yield from _unknown("task", task, _named(others[data]["tasks"]) or None, where, stage)
 
 
-def _without_task(task: str, recipe: Mapping[str, Any], what: str, stage: str) -> Iterator[str]:
-    tasks = [name.rpartition(":")[2] for name in (*recipe["tasks"], *recipe["evaluation"]["tasks"])]
-    if task not in tasks:
-        known = ", ".join(dict.fromkeys(tasks))
-        yield f"{what} the task '{task}', which '{stage}' does not measure; it has: {known}.{did_you_mean(task, tasks)}"
+def _unknown(what: str, name: str, known: Sequence[str] | None, where: str, stage: str) -> Iterator[str]:
+    """Yield that a stage does not measure something; `known`: what it does, None where only its data tell."""
+    if known is not None and name not in known:
+        listed = f"{', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+        yield f"{where} the {what} '{name}', which '{stage}' does not measure; it has: {listed}"
+
+
+def _tasks(recipe: Mapping[str, Any]) -> list[str]:
+    return _named((*recipe["tasks"], *recipe["evaluation"]["tasks"]))
+
+
+def _named(tasks: Iterable[str]) -> list[str]:
+    """Return tasks as scores name them, without the plugin that they come from."""
+    return list(dict.fromkeys(name.rpartition(":")[2] for name in tasks))
 
 
 def _splits(recipe: Mapping[str, Any]) -> list[str] | None:
@@ -206,7 +216,7 @@ def _unvalidated(design: Design) -> Iterator[str]:
     asked += [("targets", target.stage, target.metric) for target in study.targets]
     for what, stage, metric in asked:
         for recipe in (arm.recipes[stage] for arm in design.arms if stage in arm.recipes):
-            yield from _without_task(metric.split("/")[1], recipe, f"'{what}' reads", stage)
+            yield from _unknown("task", metric.split("/")[1], _tasks(recipe), f"'{what}' reads", stage)
             if what == "targets" and not recipe["evaluation"]["every"]:  # a search evaluates at the end by itself
                 yield f"'targets' reads '{metric}', and '{stage}.evaluation.every' is not set; set it."
 

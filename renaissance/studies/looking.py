@@ -19,7 +19,7 @@ from PIL import Image
 
 from renaissance.data.records import Record
 from renaissance.durable import replacing, write_atomically
-from renaissance.errors import RenaissanceError, SpecError
+from renaissance.errors import MissingPackageError, RenaissanceError, SpecError
 from renaissance.explaining import explain
 from renaissance.pretrained import from_pretrained
 from renaissance.progress import Progress
@@ -38,15 +38,27 @@ COMPARED, PROBED = 64, 192
 STEPS = 64  # of integrated gradients; models that learned little give small numbers, which add up less well
 
 
-def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
-    """Write cases/<arm>/ and explanations/<arm>/ where they are not there yet.
+def shown_runs(design: Design) -> set[str]:
+    """Return the runs whose models are looked at: of each arm the one of its last stage with the first seeds."""
+    return {_run(design, arm.name) for arm in design.arms}
 
-    An arm whose model was not trained for it, or whose data are items with labels, has none.
+
+def look(design: Design, folder: StudyFolder, progress: Progress) -> set[str]:
+    """Write cases/<arm>/ and explanations/<arm>/ where they are not there yet; return whose weights a later look needs.
+
+    An arm whose model was not trained for it, or whose data are items with labels, has none. Later arms are compared
+    with the reference arm, so its weights are needed; all are where a package is missing, which may come.
     """
-    arms = [arm for arm in design.arms if _model(design, folder, arm.name) is not None]
+    arms = [arm for arm in design.arms if _done(design, folder, arm.name)]
+    reference = design.study.reference
+    needed = {_run(design, reference)} if reference in [arm.name for arm in design.arms] else set()
     for arm in progress.track(arms, len(arms), "Looking at each arm"):
         run = _run(design, arm.name)
-        model = folder.run(run) / "model"
+        model = folder.model(run)
+        if not model.is_dir():  # given up after a look, or before there could be one
+            if not (folder.cases(arm.name).is_file() or folder.explanation(arm.name).is_dir()):
+                progress.say(f"'{arm.name}' is not looked at: the weights of its run '{run}' were given up")
+            continue
         try:
             samples = _samples(folder, run)
             if not samples:
@@ -56,6 +68,8 @@ def look(design: Design, folder: StudyFolder, progress: Progress) -> None:
             _write_explanation(folder.explanation(arm.name), model, samples, _reference(design, folder, arm))
         except RenaissanceError as error:  # whatever it is, the verdicts do not wait for a look
             progress.say(f"'{arm.name}' is not looked at: {error}")
+            needed |= {run} if isinstance(error, MissingPackageError) else set()
+    return needed
 
 
 def _forget_others(folder: StudyFolder, arm: str, run: str) -> None:
@@ -72,18 +86,18 @@ def _run(design: Design, arm: str) -> str:
     return design.runs_of[arm, last][0][0]
 
 
-def _model(design: Design, folder: StudyFolder, arm: str) -> Path | None:
+def _done(design: Design, folder: StudyFolder, arm: str) -> bool:
     record = folder.record(_run(design, arm))
-    done = record is not None and record["state"] == "done"
-    return folder.run(_run(design, arm)) / "model" if done else None
+    return record is not None and record["state"] == "done"
 
 
 def _reference(design: Design, folder: StudyFolder, arm: Arm) -> Path | None:
     """Return the run of the reference arm that an arm is compared with; None: it is the reference, or there is none."""
     name = design.study.reference
-    if name in (None, arm.name) or _model(design, folder, str(name)) is None:
+    if name is None or name == arm.name or name not in [one.name for one in design.arms]:
         return None
-    return folder.run(_run(design, str(name)))
+    run = _run(design, name)
+    return folder.run(run) if _done(design, folder, name) and folder.model(run).is_dir() else None
 
 
 def _samples(folder: StudyFolder, run: str) -> list[Record]:

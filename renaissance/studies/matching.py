@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from renaissance.errors import StudyError
 from renaissance.studies.arms import Design
 from renaissance.studies.design import Matched
 from renaissance.studies.effects import model_of
-from renaissance.studies.facts import size_of
+from renaissance.studies.facts import flops_a_pair, size_of
 
 WORDS = {"parameters": "parameters without embeddings", "flops": "forward FLOPs a pair"}
 
@@ -36,8 +39,16 @@ def _sizes(design: Design, matched: Matched) -> dict[str, int]:
             raise StudyError(f"{where}, which skips the stage '{matched.stage}'; name a stage that it has.")
         model = model_of(design.study, arm, matched.stage)
         start = None if model is None else model.spec.model_dump(mode="json")
-        size = None if start is None else size_of({**arm.recipes[matched.stage], "start": start})
+        size = None if start is None else _size({**arm.recipes[matched.stage], "start": start}, matched)
         if size is None:
             raise StudyError(f"{where}, whose size is not known without its weights; leave it out.")
-        found[arm.name] = size.without_embeddings if matched.on == "parameters" else size.flops_a_pair
+        found[arm.name] = size
     return found
+
+
+def _size(recipe: Mapping[str, Any], matched: Matched) -> int | None:
+    """Return what arms are matched on, and count nothing else."""
+    if matched.on == "flops":
+        return flops_a_pair(recipe)
+    size = size_of(recipe)
+    return None if size is None else size.without_embeddings

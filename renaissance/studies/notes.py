@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from renaissance.studies.arms import Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.hypotheses import ITEMS, Tested, Untested
-from renaissance.studies.results import LEDGER, Results
+from renaissance.studies.results import Results, counted
+from renaissance.studies.trials import trials_of
 
 
 def noted(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
@@ -25,8 +26,8 @@ def noted(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
         name = one.hypothesis.name
         if isinstance(one, Untested):
             notes.append(f"'{name}' was not tested: {one.why}.")
-        counted = one.hypothesis.metric.split("/")[1] == LEDGER  # which has no items
-        if isinstance(one, Tested) and not counted and ITEMS not in one.bootstrap.over:
+        has_items = not counted(one.hypothesis.metric)
+        if isinstance(one, Tested) and has_items and ITEMS not in one.bootstrap.over:
             notes.append(f"'{name}': its bootstrap draws no items, as not all runs kept outcomes of the same ones.")
     machines = {json.dumps(run.machine, sort_keys=True) for run in results.done.values()}
     if len(machines) > 1:
@@ -35,12 +36,13 @@ def noted(results: Results, found: Sequence[Tested | Untested]) -> list[str]:
 
 
 def failed_trials(design: Design, folder: StudyFolder) -> list[str]:
-    """Return in which arms fewer trials of the search were heard of than in others, as some failed."""
+    """Return in which arms fewer trials of the search were heard of than in others, and the runs that failed."""
     notes = []
     for arm in design.arms:
-        place = folder.search(arm.name)
-        trials = json.loads(place.read_text(encoding="utf-8"))["trials"] if place.is_file() else []
-        failed = sum(trial["value"] is None for trial in trials)
-        if failed:
-            notes.append(f"Search of '{arm.name}': {failed} of its {len(trials)} trials gave no score.")
+        trials = trials_of(folder, arm.name)
+        silent = [trial for trial in trials if trial.value is None]
+        if silent:
+            failed = dict.fromkeys(f"'{trial.failed}'" for trial in silent if trial.failed)
+            named = f"; {', '.join(failed)} failed" if failed else ""
+            notes.append(f"Search of '{arm.name}': {len(silent)} of its {len(trials)} trials gave no score{named}.")
     return notes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from renaissance.errors import StudyError
+from renaissance.spec import LIBRARIES
 from renaissance.studies.arms import REFERENCE, Design, worlds_of
 from renaissance.studies.folder import StudyFolder
 
@@ -34,6 +35,15 @@ def placed(recipe: Mapping[str, Any], data: str | None) -> dict[str, Any]:
     if found.get("store") and not found["store"]["folder"]:
         found["store"]["folder"] = here.features.as_posix()
     return found
+
+
+def lend_models(recipe: Mapping[str, Any], folder: StudyFolder) -> None:
+    """Link the folders that backbones are named by, 'transformers:FOLDER', into that of the study: runs work there."""
+    for tower in _towers(recipe["start"]):
+        library, _, model = tower["name"].partition(":")
+        if library in LIBRARIES and Path(model).is_dir() and not (link := folder.path / model).exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(model).resolve())
 
 
 def _towers(start: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

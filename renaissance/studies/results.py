@@ -28,8 +28,19 @@ COMPARED = {
     "flops_store_built": "as run, store built",
     "flops_nothing_frozen": "nothing frozen",
 }
-# split, task, metric, model
+# split ('data/split' of further data), task, metric, model
 Key = tuple[str, str, str, str]
+
+
+def counted(metric: str) -> bool:
+    """Return whether 'stage/...' is a figure of a ledger, and no score."""
+    return metric.count("/") == 2
+
+
+def _key(inner: str) -> Key:
+    """Return where a run keeps the score 'split/task/metric', or 'data/split/task/metric', of its trained model."""
+    split, task, name = inner.rsplit("/", 2)
+    return split, task, name, TRAINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +62,10 @@ class Finished:
     machine: Mapping[str, Any]
 
     def figure(self, metric: str) -> float | None:
-        """Return what the run gave of 'split/task/metric', of its trained model, or of 'ledger/figure'."""
-        first, _, rest = metric.partition("/")
-        if first == LEDGER:
-            return self.ledger.get(rest)
-        task, _, name = rest.partition("/")
-        found = self.scores.get((first, task, name, TRAINED))
+        """Return what the run gave of '[data/]split/task/metric', of its trained model, or of 'ledger/figure'."""
+        if metric.count("/") == 1:
+            return self.ledger.get(metric.removeprefix(f"{LEDGER}/"))
+        found = self.scores.get(_key(metric))
         return None if found is None else found.value
 
 
@@ -132,11 +141,11 @@ class Results:
 
     def chance(self, metric: str, arms: Sequence[str], seeds: Sequence[int]) -> Floats | None:
         """Return what chance scores on 'stage/...' by seed [P], the mean over arms; None where no chance is known."""
+        if counted(metric):
+            return None
         stage, _, inner = metric.partition("/")
-        split, _, rest = inner.partition("/")
-        task, _, name = rest.partition("/")
         runs = [[self.done[run] for arm in arms for run in self.rows(arm, stage)[seed]] for seed in seeds]
-        found = [[run.scores.get((split, task, name, TRAINED)) for run in row] for row in runs]
+        found = [[run.scores.get(_key(inner)) for run in row] for row in runs]
         known = [[one.chance for one in row if one is not None and one.chance is not None] for row in found]
         return np.array([np.mean(row) for row in known]) if all(known) else None
 

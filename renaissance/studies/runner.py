@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from renaissance.progress import Progress, Silent, closing
 from renaissance.studies.arms import Design, PlannedRun, worlds_of
 from renaissance.studies.course import Course
 from renaissance.studies.folder import Record, StudyFolder
+from renaissance.studies.keeping import AGAIN, Keep, give_up_models, missing_models
 from renaissance.studies.placing import check_data
 from renaissance.studies.workers import Workers
 from renaissance.studies.worlds import made
@@ -38,32 +39,43 @@ def run_study(
     progress: Progress | None = None,
     data: str | Path | None = None,
     retry_failed: bool = False,
+    keep: Keep = "models",
+    shown: Collection[str] = (),
 ) -> Outcome:
     """Do the runs of a design that are not done yet; a run that fails stops no other.
 
     workers: closed at the end. data: the folder of images for stages that name none. retry_failed: go on with runs
-    that failed before.
+    that failed before. keep: with "results", the weights of a run go as soon as no other starts from them, but for
+    those in `shown`; where such are needed again, by a further arm or seed, the run is done again.
 
     Raises:
         StudyError: the folder is that of another study, results in it were changed, or a stage has no data.
         OutputError: another process writes the folder.
         StoppedError: Ctrl-C or SIGTERM stopped the study; the message has the command that continues it.
     """
-    source = _Planned(design, folder, retry_failed)
+    source = _Planned(design, folder, retry_failed, _Models(keep, shown))
     told = progress or Silent()
     with closing(told), folder.writing():
         source.prepare()
         try:
-            opened_course(design, folder, workers, told, data).drive(source)
+            opened_course(design, folder, workers, told, data, again=source.again).drive(source)
         finally:
             workers.close()
     return source.outcome(told)
 
 
 def opened_course(
-    design: Design, folder: StudyFolder, workers: Workers, progress: Progress, data: str | Path | None
+    design: Design,
+    folder: StudyFolder,
+    workers: Workers,
+    progress: Progress,
+    data: str | Path | None,
+    *,
+    again: Collection[str] = (),
 ) -> Course:
     """Make ready a folder that is locked for the runs of a design, and for others that read the same data.
+
+    again: runs that are done, and are to be done anew, as their weights are gone.
 
     Raises:
         StudyError: the folder is that of another study, or a stage has no data.
@@ -71,6 +83,9 @@ def opened_course(
     given = str(Path(data).expanduser().resolve()) if data is not None else None
     threads, known = folder.keep_design(design, threads=workers.threads, data=given)
     check_data(design, known, given)
+    for lost in again:
+        progress.say(AGAIN.format(run=lost))
+        folder.discard(lost)
     course = Course(folder, workers, progress, threads, known)
     needed: set[str] = set()
     for run in design.runs.values():
@@ -82,12 +97,24 @@ def opened_course(
     return course
 
 
-class _Planned:
-    """The runs of a design, in its order; those that start from another come after it."""
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """Whether weights are kept that no run needs. shown: the runs whose weights stay all the same."""
 
-    def __init__(self, design: Design, folder: StudyFolder, retry_failed: bool) -> None:
+    keep: Keep
+    shown: Collection[str]
+
+
+class _Planned:
+    """The runs of a design, in its order; those that start from another come after it.
+
+    again: those that are done anew, as their weights are gone.
+    """
+
+    def __init__(self, design: Design, folder: StudyFolder, retry_failed: bool, models: _Models) -> None:
         self.total = len(design.runs)
-        self._design, self._folder, self._retry = design, folder, retry_failed
+        self.again: tuple[str, ...] = ()
+        self._design, self._folder, self._retry, self._models = design, folder, retry_failed, models
         self._records: dict[str, Record] = {}
         self._begun: set[str] = set()
 
@@ -106,6 +133,11 @@ class _Planned:
                 continue
             if record is not None:
                 self._records[run] = record
+        left = [run for run in self._design.runs.values() if run.id not in self._failed()]
+        self.again = tuple(missing_models(left, self._folder, self._done()))
+        for run in self.again:
+            del self._records[run]
+        self._give_up()
 
     def next(self) -> PlannedRun | None:
         """Return the first run that can begin."""
@@ -118,6 +150,7 @@ class _Planned:
     def ended(self, run: PlannedRun, record: Record) -> None:
         """Note how a run ended."""
         self._records[run.id] = record
+        self._give_up()
 
     def counts(self) -> tuple[int, Counter[str]]:
         """Return how many runs have ended, and how many of each stage can still be done."""
@@ -140,6 +173,16 @@ class _Planned:
             if behind:
                 progress.say(f"Waiting for '{failed}', which failed: {', '.join(behind)}")
         return Outcome(states["done"], states["failed"], waiting)
+
+    def _done(self) -> set[str]:
+        return {run for run, record in self._records.items() if record["state"] == "done"}
+
+    def _failed(self) -> set[str]:
+        return self._records.keys() - self._done()
+
+    def _give_up(self) -> None:
+        if self._models.keep == "results":
+            give_up_models(self._design, self._folder, self._done(), but=self._models.shown)
 
     def _ready(self, run: PlannedRun) -> bool:
         if run.after is None:

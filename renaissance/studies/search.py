@@ -6,35 +6,26 @@ what came of it, and goes on from there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from renaissance.data.prepared import manifest_of
 from renaissance.durable import write_atomically
 from renaissance.errors import StudyError
 from renaissance.progress import Progress, Silent, closing
-from renaissance.studies.arms import REFERENCE, Design, PlannedRun, expand, started_from, worlds_of
-from renaissance.studies.design import Range, Search, Settings, Study
+from renaissance.studies.arms import Design, PlannedRun
+from renaissance.studies.design import Range, Search, Settings
 from renaissance.studies.folder import FORMAT, Record, StudyFolder
+from renaissance.studies.keeping import AGAIN, Keep, missing_models
 from renaissance.studies.runner import opened_course
+from renaissance.studies.trials import Searched, Trial, alone, runs_of_trial
 from renaissance.studies.workers import Workers
-
-# seeds of trials; those of the study's runs are all below, so that nothing is tuned on them
-FIRST_SEED = 2**30
-# updates between evaluations: there is the one after the last update
-ONCE = 2**40
-# what corpora call the split that models are chosen by
-VALIDATION = ("val", "validation", "dev")
 
 
 def tuned(
@@ -44,10 +35,14 @@ def tuned(
     workers: Workers,
     progress: Progress | None = None,
     data: str | Path | None = None,
+    retry_failed: bool = False,
+    keep: Keep = "models",
 ) -> dict[str, Settings]:
     """Search in each arm that has the searched stage; return the best settings by arm, {} where nothing is searched.
 
     design: of the arms before any search; `expand(..., searched=)` takes what comes back. workers: closed at the end.
+    retry_failed: do trials that failed before once more; what is tried after them may then be other settings. keep:
+    "results" removes the weights of trials.
 
     Raises:
         StudyError: every trial of an arm failed; or as `run_study` raises it.
@@ -61,32 +56,26 @@ def tuned(
         try:
             course = opened_course(design, folder, workers, told, data)
             arms = [arm.name for arm in design.arms if search.stage in arm.recipes]
-            source = _Searches([_ArmSearch(arm, design, folder, search, course.data) for arm in arms])
+            made = [Searched(arm, design, search, alone(design, arm), folder, course.data) for arm in arms]
+            source = _Searches(made, told, retry_failed=retry_failed)
             course.drive(source)
         finally:
             workers.close()
+        if keep == "results":
+            for run in {run for arm in source.arms for run in arm.every}:
+                folder.remove_model(run)
     return {arm.name: arm.best() for arm in source.arms}
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Settings that were tried, the run that did, and the score that it had; None: it failed."""
-
-    number: int
-    settings: Settings
-    run: str
-    value: float | None
 
 
 class _Searches:
     """The searches of all arms, one trial of each at a time: what it gave decides what is tried next."""
 
-    def __init__(self, arms: list[_ArmSearch]) -> None:
-        self.arms = arms
-        self.total = sum(arm.search.trials for arm in arms)
+    def __init__(self, arms: list[Searched], progress: Progress, *, retry_failed: bool) -> None:
         self._begun: set[str] = set()
-        for arm in arms:
-            arm.advance()
+        self.arms = [_ArmSearch(arm, progress, self._begun, retry_failed) for arm in arms]
+        self.total = sum(arm.search.trials for arm in arms)
+        for one in self.arms:
+            one.advance()
 
     def next(self) -> PlannedRun | None:
         """Return a run that an arm waits for and that nobody does; arms share runs whose recipes are the same."""
@@ -113,22 +102,40 @@ class _Searches:
 
 @dataclass(slots=True)
 class _ArmSearch:
-    """The search of one arm. runs: those of the trial that goes on, the one that is judged last."""
+    """The search of one arm.
 
-    name: str
-    design: Design
-    folder: StudyFolder
-    search: Search
-    data: str | None
+    begun: runs of all arms that were begun since the search was; what failed before is done once more where that is
+    asked for. runs: those of the trial that goes on, the one that is judged last. every: those of all trials.
+    """
+
+    made: Searched
+    progress: Progress
+    begun: set[str]
+    retry_failed: bool
     trials: list[Trial] = field(default_factory=list)
     runs: list[PlannedRun] = field(default_factory=list)
+    every: set[str] = field(default_factory=set)
     settings: Settings = field(default_factory=dict)
     asked: optuna.trial.Trial | None = None
     study: optuna.Study = field(init=False)
-    alone: Study = field(init=False)
 
     def __post_init__(self) -> None:
-        self.study, self.alone = _study(self.search), _alone(self.design, self.name)
+        self.study = _study(self.search)
+
+    @property
+    def name(self) -> str:
+        """The name of the arm."""
+        return self.made.arm
+
+    @property
+    def search(self) -> Search:
+        """What is searched."""
+        return self.made.search
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where the runs are."""
+        return self.made.folder
 
     def wanted(self) -> PlannedRun | None:
         """Return the run that the arm waits for; None: its trials are done."""
@@ -139,11 +146,12 @@ class _ArmSearch:
         while len(self.trials) < self.search.trials:
             if self.asked is None:
                 self._ask()
-            records = [self.folder.record(run.id) for run in self.runs]
-            failed = any(record is not None and record["state"] == "failed" for record in records)
-            if not failed and None in records:
+            records = [self._record(run.id) for run in self.runs]
+            failed = next((record["id"] for record in records if record and record["state"] == "failed"), None)
+            if failed is None and None in records:
+                self._make_ready()
                 return
-            self._tell(None if failed else self._value(self.runs[-1].id))
+            self._tell(None if failed else self._value(self.runs[-1].id), failed)
 
     def best(self) -> Settings:
         """Return the settings with the highest score, the first of equals.
@@ -153,14 +161,14 @@ class _ArmSearch:
         """
         best = self._best()
         if best is None:
-            run = self.trials[0].run
+            run = self.trials[0].failed or self.trials[0].run
             record = self.folder.record(run)
             error = record["error"] if record is not None else None
             told = f" ({error['message']})" if error else ""
-            records = self.folder.record_file(f"{self.search.stage}-trial*")
+            study = self.made.design.study.name
             raise StudyError(
-                f"'{self.design.study.name}': every trial of the arm '{self.name}' failed, the first one as '{run}'"
-                f"{told}; mend what it says, then delete {records}."
+                f"'{study}': every trial of the arm '{self.name}' failed, the first one as '{run}'{told}; mend what it "
+                "says, then run the study again with --retry-failed."
             )
         return best.settings
 
@@ -170,15 +178,32 @@ class _ArmSearch:
     def _ask(self) -> None:
         self.asked = self.study.ask(_distributions(self.search))
         self.settings = {path: _value(self.search, path, drawn) for path, drawn in self.asked.params.items()}
-        self.runs = list(_runs_of_trial(self, self.asked.number))
+        self.runs = list(runs_of_trial(self.made, self.settings, self.asked.number))
+        self.every |= {run.id for run in self.runs}
 
-    def _tell(self, value: float | None) -> None:
+    def _record(self, run: str) -> Record | None:
+        """Return how a run ended; what failed before this search began is forgotten where it is to be tried again."""
+        record = self.folder.record(run)
+        if record is not None and record["state"] == "failed" and self.retry_failed and run not in self.begun:
+            self.folder.forget(run)
+            return None
+        return record
+
+    def _make_ready(self) -> None:
+        """Let what the trial starts from be done anew where its weights were given up."""
+        records = [(run, self.folder.record(run.id)) for run in self.runs]
+        done = {run.id for run, record in records if record is not None and record["state"] == "done"}
+        for run in list(missing_models(self.runs, self.folder, done)):
+            self.progress.say(AGAIN.format(run=run))
+            self.folder.discard(run)
+
+    def _tell(self, value: float | None, failed: str | None) -> None:
         assert self.asked is not None, "it was asked before"
         if value is None:
             self.study.tell(self.asked, state=optuna.trial.TrialState.FAIL)
         else:
             self.study.tell(self.asked, value)
-        self.trials.append(Trial(self.asked.number, self.settings, self.runs[-1].id, value))
+        self.trials.append(Trial(self.asked.number, self.settings, self.runs[-1].id, value, failed))
         self.asked, self.runs = None, []
         self._write()
 
@@ -197,8 +222,8 @@ class _ArmSearch:
             "stage": self.search.stage,
             "metric": self.search.metric,
             "of": self.search.trials,
-            "trials": [_facts(trial) for trial in self.trials],
-            "best": None if best is None else _facts(best),
+            "trials": [trial.facts() for trial in self.trials],
+            "best": None if best is None else best.facts(),
         }
         write_atomically(self.folder.search(self.name), json.dumps(facts, indent=1) + "\n")
 
@@ -231,70 +256,3 @@ def _value(search: Search, path: str, drawn: Any) -> Any:
 
 def _by_value(trial: Trial) -> tuple[float, int]:
     return (-math.inf if trial.value is None else trial.value), -trial.number
-
-
-def _facts(trial: Trial) -> dict[str, Any]:
-    return {"number": trial.number, "settings": trial.settings, "run": trial.run, "value": trial.value}
-
-
-# --- the runs of a trial ----------------------------------------------------------------------------------------------
-
-
-def _runs_of_trial(arm: _ArmSearch, number: int) -> Iterator[PlannedRun]:
-    """Yield the runs that a trial takes: those of earlier stages, which trials share where they can, then its own."""
-    design, search = arm.design, arm.search
-    recipes = expand(arm.alone, design.preset, searched={arm.name: arm.settings}).arm(arm.name).recipes
-    stages = [search.stage]
-    while (earlier := started_from(recipes[stages[0]])) is not None:
-        stages.insert(0, earlier)
-    after: str | None = None
-    for stage in stages:
-        recipe: dict[str, Any] = deepcopy(dict(recipes[stage]))
-        judged = stage == search.stage
-        recipe = _judged(recipe, search, arm) if judged else recipe
-        recipe["seed"] = FIRST_SEED + number if judged else FIRST_SEED
-        if after is not None:
-            recipe["start"]["model"] = f"{REFERENCE}{after}"
-        run = PlannedRun("", stage, (recipe["seed"],), recipe, after)
-        run = replace(run, id=f"{stage}-trial{f'{number}' if judged else ''}-{_digest(design, recipe)}")
-        yield run
-        after = run.id
-
-
-def _alone(design: Design, arm: str) -> Study:
-    """Return the study with this arm and one seed alone, which is soon expanded."""
-    size = design.size.model_copy(update={"arms": (arm,), "seeds": {}})
-    seeds = dict.fromkeys(design.study.seeds, 1)
-    return design.study.model_copy(update={"presets": {design.preset: size}, "seeds": seeds})
-
-
-def _judged(recipe: dict[str, Any], search: Search, arm: _ArmSearch) -> dict[str, Any]:
-    """Return the recipe of a trial, which measures what it is judged by, and as little else as a run can."""
-    evaluation: dict[str, Any] = recipe["evaluation"]
-    evaluation |= {"data": {}, "untrained": False, "shuffled": False, "blind": None, "bridge": None, "primary": None}
-    evaluation |= {"every": ONCE} | ({"outcomes": False} if "outcomes" in evaluation else {})
-    split = _validation_split(recipe["data"], arm)
-    if split is not None:  # what is for the test is then not even measured
-        recipe["data"]["splits"] = evaluation["splits"] = [split]
-    kept = evaluation["splits"]
-    evaluation["waive"] = [name for name in evaluation["waive"] if "/" not in name and (not kept or name in kept)]
-    return {**recipe, "keep_best": search.metric, "save_best": False, "trackers": []}
-
-
-def _validation_split(data: Mapping[str, Any], arm: _ArmSearch) -> str | None:
-    """Return the split of prepared data that models are chosen by, if there is one."""
-    if data["kind"] != "prepared":
-        return None
-    made = next((arm.folder.prepared(world, layout) for _, world, layout in worlds_of({"data": data})), None)
-    given = data["path"] or arm.data
-    assert given is not None, "who opened the folder has checked it"
-    splits = manifest_of(made or Path(given).expanduser())["splits"]
-    return next((name for name in VALIDATION if name in splits and name != data["train"]), None)
-
-
-def _digest(design: Design, recipe: Mapping[str, Any]) -> str:
-    """Return what all that decides a trial is known by."""
-    named = {world for _, world, _ in worlds_of(recipe)}
-    worlds = {name: design.study.worlds[name].model_dump(mode="json", exclude={"layouts"}) for name in named}
-    content = {"recipe": {key: value for key, value in recipe.items() if key != "name"}, "worlds": worlds}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]

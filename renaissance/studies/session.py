@@ -14,10 +14,12 @@ from renaissance.studies.arms import Design, expand
 from renaissance.studies.claims import Collection, judge
 from renaissance.studies.design import Study
 from renaissance.studies.folder import StudyFolder
+from renaissance.studies.keeping import Keep, give_up_models
 from renaissance.studies.library import Given, load, load_study
 from renaissance.studies.linting import check_design
-from renaissance.studies.looking import look
+from renaissance.studies.looking import look, shown_runs
 from renaissance.studies.runner import Outcome, run_study
+from renaissance.studies.trials import trials_of
 from renaissance.studies.workers import LocalWorkers, Workers
 
 try:
@@ -61,13 +63,15 @@ def study(
     launcher: Launcher = "local",
     data: str | Path | None = None,
     retry_failed: bool = False,
+    keep: Keep = "models",
     progress: Progress | None = None,
 ) -> StudyRun | CollectionRun:
     """Run what is left of a study or a collection, and write its results and its report.
 
     place: a YAML file, or the name of one that ships with renaissance ("freezing-world"). out: default
     runs/study-<name>-<preset>; runs that are done there are never repeated. jobs: runs at a time. data: the folder of
-    images for studies that name none; of a collection, studies that need none do not read it.
+    images for studies that name none; of a collection, studies that need none do not read it. keep: "results" removes
+    the weights of a run when no further run and no look at them needs them; they are made again where one does.
 
     Raises:
         StudyError: the study is wrong, its arms are unequal, its seeds do not suffice, or its results were changed;
@@ -76,8 +80,9 @@ def study(
     """
     given = load(place)
     told = progress or Silent()
+    how: dict[str, Any] = {"jobs": jobs, "launcher": launcher, "retry_failed": retry_failed, "keep": keep}
+    how["progress"] = told
     if isinstance(given.content, Study):
-        how: dict[str, Any] = {"jobs": jobs, "launcher": launcher, "retry_failed": retry_failed, "progress": told}
         return _run(given, preset, _folder(given.content.name, preset, out), data=data, **how)
     collection = given.content
     root = _folder(collection.name, preset, out).path
@@ -93,14 +98,12 @@ def study(
             preset,
             StudyFolder(root / one.content.name),
             data=data if needs_data(one.content) else None,
-            jobs=jobs,
-            launcher=launcher,
-            retry_failed=retry_failed,
-            progress=told,
+            **how,
         )
     results = {name: run.results for name, run in done.items()}
     claims = tuple(judge(collection, results))
-    return CollectionRun(root, done, claims, write_collection(results, claims, root).html)
+    named = {"name": collection.name, "about": collection.about}
+    return CollectionRun(root, done, claims, write_collection(results, claims, root, **named).html)
 
 
 def report(place: str | Path, *, preset: str = DEFAULT_PRESET, out: str | Path | None = None) -> Path:
@@ -118,7 +121,8 @@ def report(place: str | Path, *, preset: str = DEFAULT_PRESET, out: str | Path |
     results = dict(_results(given.content, preset, root))
     if not results:
         raise StudyError(f"No study of '{given.content.name}' was run in '{root}'; 'renaissance study run' does.")
-    return write_collection(results, judge(given.content, results), root).html
+    named = {"name": given.content.name, "about": given.content.about}
+    return write_collection(results, judge(given.content, results), root, **named).html
 
 
 def progress_of(
@@ -149,10 +153,17 @@ def _progress(study: Study, preset: str, folder: StudyFolder) -> dict[str, Any]:
         ended = [records[run]["state"] if records[run] else "to come" for row in ids for run in row]  # type: ignore[index]
         counts = {state: ended.count(state) for state in ("done", "failed", "to come")}
         rows.append({"arm": arm, "stage": stage, **counts})
+    trials = {arm.name: found for arm in design.arms if (found := trials_of(folder, arm.name))}
+    records |= {one: folder.record(one) for found in trials.values() for trial in found if (one := trial.failed)}
     failed = [
         {"id": run, **record["error"]} for run, record in records.items() if record is not None and record["error"]
     ]
-    return {"study": study.name, "preset": preset, "folder": str(folder.path), "arms": rows, "failed": failed}
+    searched = [
+        {"arm": arm, "trials": len(found), "failed": sum(trial.failed is not None for trial in found)}
+        for arm, found in trials.items()
+    ]
+    facts = {"study": study.name, "preset": preset, "folder": str(folder.path), "arms": rows}
+    return {**facts, "search": searched, "failed": failed}
 
 
 def designed(study: Study, preset: str, folder: StudyFolder) -> Design:
@@ -188,6 +199,7 @@ def _run(
     launcher: Launcher,
     data: str | Path | None,
     retry_failed: bool,
+    keep: Keep,
     progress: Progress,
 ) -> StudyRun:
     assert isinstance(given.content, Study)
@@ -202,15 +214,33 @@ def _run(
     if design.study.search is not None:
         from renaissance.studies.search import tuned
 
-        found = tuned(design, folder, workers=workers_of(launcher, jobs), progress=progress, data=data)
+        found = tuned(
+            design,
+            folder,
+            workers=workers_of(launcher, jobs),
+            progress=progress,
+            data=data,
+            retry_failed=retry_failed,
+            keep=keep,
+        )
         design = expand(given.content, preset, searched=found)
         check_design(design)
+    looks = design.size.verdicts != "none"
     outcome = run_study(
-        design, folder, workers=workers_of(launcher, jobs), progress=progress, data=data, retry_failed=retry_failed
+        design,
+        folder,
+        workers=workers_of(launcher, jobs),
+        progress=progress,
+        data=data,
+        retry_failed=retry_failed,
+        keep=keep,
+        shown=shown_runs(design) if looks else (),
     )
-    if outcome.complete and design.size.verdicts != "none":
+    if outcome.complete and looks:
         with folder.writing():
-            look(design, folder, progress)
+            needed = look(design, folder, progress)
+            if keep == "results":
+                give_up_models(design, folder, outcome.done, but=needed)
     results = analyse(design, folder)
     return StudyRun(folder.path, outcome, results, write(folder.path).html)
 

@@ -95,8 +95,8 @@ def _greater(found: Tested, shown: _Shown) -> tuple[Word, str]:
         return "supported", f"{what} is above {margin} ({shown.told})"
     if shown.against <= alpha and found.estimate.high <= found.margin.value:
         return "refuted", f"{what} is below {margin} ({shown.told_against})"
-    more = _more(found, "a difference as large as the one that was seen")
-    return "undecided", f"{what} is shown to be neither above nor below {margin} ({shown.told}){more}"
+    more = _more(found, "a difference as large as the one seen")
+    return "undecided", f"{what} is not shown to be above {margin} ({shown.told}), nor to be below it{more}"
 
 
 def _no_loss(found: Tested, stated: NoLoss, shown: _Shown) -> tuple[Word, str]:
@@ -104,7 +104,7 @@ def _no_loss(found: Tested, stated: NoLoss, shown: _Shown) -> tuple[Word, str]:
     assert gain is not None, "the margin of no loss is a share of a gain"
     assert p_gain is not None, "which is tested"
     if found.void:
-        more = _more(found, "a gain as large as the one that was seen")
+        more = _more(found, "a gain as large as the one seen")
         beaten = f"'{stated.reference}' is not shown to beat '{stated.floor}' ({_p(p_gain)})"
         return "void", f"{beaten}, so that there is nothing to lose{more}"
     what = f"{share} of what '{stated.reference}' gains over '{stated.floor}' ({_number(gain.mean)})"
@@ -112,8 +112,8 @@ def _no_loss(found: Tested, stated: NoLoss, shown: _Shown) -> tuple[Word, str]:
         return "supported", f"'{stated.arm}' loses less than {what} ({shown.told}), {_beside(found, gain.mean)}"
     if shown.against <= stated.alpha:
         return "refuted", f"'{stated.arm}' loses more than {what} ({shown.told_against})"
-    more = _more(found, "this margin, if truly nothing is lost")
-    return "undecided", f"'{stated.arm}' is shown to lose neither less nor more than {what} ({shown.told}){more}"
+    more = _more(found, "this margin", " if truly nothing is lost")
+    return "undecided", f"'{stated.arm}' is not shown to lose less than {what} ({shown.told}), nor to lose more{more}"
 
 
 def _beside(found: Tested, gain: float) -> str:
@@ -138,8 +138,8 @@ def _alike(found: Tested, shown: _Shown) -> tuple[Word, str]:
         return "supported", f"{what} is within {margin} to either side ({shown.told})"
     if shown.against <= alpha:
         return "refuted", f"{what} is beyond {margin} ({shown.told_against})"
-    more = _more(found, "this margin, if there is truly no difference")
-    return "undecided", f"{what} is shown to be neither within {margin} nor beyond it ({shown.told}){more}"
+    more = _more(found, "this margin", " if there is truly no difference")
+    return "undecided", f"{what} is not shown to be within {margin} ({shown.told}), nor to be beyond it{more}"
 
 
 # --- what it counts for -----------------------------------------------------------------------------------------------
@@ -190,12 +190,12 @@ def _sentence(found: Tested | Untested, word: Word, confirmatory: bool, design: 
     return f"{claim} is {word} ({'confirmatory' if confirmatory else 'exploratory'}): {_estimate(found)}."
 
 
-def _more(found: Tested, what: str) -> str:
-    """Return how many seeds would decide, after a semicolon."""
+def _more(found: Tested, what: str, given: str = "") -> str:
+    """Return how many seeds would decide, after a semicolon. given: what must be true for that."""
     if found.seeds_to_decide is None:
         return "; no number of seeds is known to decide it"
     seen = f"at the spread that was seen (sd {_number(found.spread)})"
-    return f"; {seen} {found.seeds_to_decide} seeds show {what} in 80 of 100 studies"
+    return f"; {seen}, {found.seeds_to_decide} seeds would show {what} in 80 of 100 studies{given}"
 
 
 def _scope(design: Design) -> str:

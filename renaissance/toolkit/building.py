@@ -31,7 +31,9 @@ def build_empty(build: Callable[[], ModuleT]) -> ModuleT:
 def unused_parts(root: nn.Module, outputs: Iterable[Tensor]) -> tuple[str, ...]:
     """Return the dotted names of the submodules and parameters of `root` that `outputs` do not depend on.
 
-    The autograd graph tells: nothing is computed. Parameters that need no gradient are left out.
+    The autograd graph tells: nothing is computed. Parameters that need no gradient are left out. So are members of a
+    list of which others of their class are used: that these are may depend on the input, as with experts that a router
+    chooses for each token.
     """
     used = _parameters_in_graph(outputs)
     return tuple(_unused_within(root, "", used))
@@ -80,14 +82,30 @@ def _parameters_in_graph(outputs: Iterable[Tensor]) -> set[int]:
 def _unused_within(module: nn.Module, prefix: str, used: set[int]) -> list[str]:
     """Return the largest unused parts of `module`, whose own name is `prefix`."""
     names = []
+    chosen = _used_classes(module, used) if isinstance(module, _LISTS) else set()
     for name, child in module.named_children():
-        parameters = list(child.parameters())
-        if parameters and all(_is_unused(parameter, used) for parameter in parameters):
-            names.append(prefix + name)
-        else:
+        if not _is_unused_part(child, used):
             names.extend(_unused_within(child, f"{prefix}{name}.", used))
+        elif type(child) not in chosen:
+            names.append(prefix + name)
     own = module.named_parameters(recurse=False)
-    return names + [prefix + name for name, parameter in own if _is_unused(parameter, used)]
+    return names + [
+        prefix + name for name, parameter in own if _is_unused(parameter, used) and type(parameter) not in chosen
+    ]
+
+
+_LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+def _used_classes(members: nn.Module, used: set[int]) -> set[type]:
+    """Return the classes of the members of a list that are used."""
+    modules = {type(child) for child in members.children() if not _is_unused_part(child, used)}
+    return modules | {type(own) for own in members.parameters(recurse=False) if not _is_unused(own, used)}
+
+
+def _is_unused_part(module: nn.Module, used: set[int]) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and all(_is_unused(parameter, used) for parameter in parameters)
 
 
 def _is_unused(parameter: nn.Parameter, used: set[int]) -> bool:

@@ -84,7 +84,7 @@ def create_folder(recipe: Recipe, folder: Path) -> None:
         staging.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
-        if is_run(folder):  # made by another process in the meantime
+        if staging.exists() and is_run(folder):  # made by another process in the meantime
             raise OutputError(f"'{shown(folder)}' is a run already; choose another --out.") from None
         raise OutputError(f"'{shown(folder)}' cannot be made: {error.strerror}; choose another --out.") from None
     finally:

@@ -57,7 +57,8 @@ class Log:
 
 def _forget_later_steps(path: Path, first: int) -> None:
     """Drop what an interrupted run noted after the checkpoint from which it goes on."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    # a power cut may leave anything in the last lines
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     write_atomically(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= first))
 
 

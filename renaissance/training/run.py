@@ -35,6 +35,7 @@ from renaissance.training.ledger_file import NAME as LEDGER
 from renaissance.training.ledger_file import ledger_facts, write_ledger
 from renaissance.training.measuring import Measurer
 from renaissance.training.opening import Opened, opened
+from renaissance.training.others import telling_of_others
 from renaissance.training.processes import Processes
 from renaissance.training.results import results_of
 from renaissance.training.samples import select_samples
@@ -81,12 +82,13 @@ def run(
         OutputError: `out` is taken.
         NonFiniteError: training diverged; the last checkpoint is kept.
         StoppedError: Ctrl-C or SIGTERM stopped the training; its checkpoint is written.
+        ProcessGroupError: another process of the run ended or stopped answering; the last checkpoint is kept.
     """
     chosen = as_recipe(recipe, data=data, seed=seed)
     known = registry or default_registry()
     place = choose_folder(chosen, Path(out) if out is not None else None, resume=resume)
     tasks = select_tasks(chosen, known)
-    with listening() as signals:
+    with listening() as signals, telling_of_others():
         return _Job(chosen, tasks.named(chosen), tasks, place, resume, known, progress or Silent(), signals).run()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import AutoConfig, T5EncoderModel
+from transformers import AutoConfig, SwitchTransformersEncoderModel, T5EncoderModel
 
 from renaissance.api import SavedBackbone, TextInput
 from renaissance.builtin.transformers_options import LibraryTextOptions
@@ -124,3 +124,21 @@ def test_kept_embeddings_without_a_table_say_so() -> None:
     tower = random_tower("modernbert")
     tower.keep_embeddings()
     assert tower.positions == "rope"
+
+
+@torch.no_grad()
+def test_experts_to_which_no_token_of_the_first_text_was_routed_stay() -> None:
+    """Of a sparse model in every other layer; a text of seven tokens reaches seven of sixteen experts at most."""
+    torch.manual_seed(0)
+    overrides: dict[str, Any] = {"d_kv": 16, "num_experts": 16, "num_sparse_encoder_layers": 1}
+    options = LibraryTextOptions(model="switch_transformers", tokenizer="renaissance", overrides=overrides, **SIZES)
+    tower = build(options, weights="random", saved=None).eval()
+    experts = [module for module in tower.modules() if type(module).__name__ == "SwitchTransformersExperts"]
+    assert experts
+    assert all(len(list(expert.parameters())) == 2 for of in experts for expert in of.children())
+    reference = SwitchTransformersEncoderModel(tower.model.config).eval()
+    state = {f"encoder.{name}": tensor for name, tensor in tower.model.state_dict().items()}
+    reference.load_state_dict({**state, "shared.weight": tower.model.embed_tokens.weight})
+    texts = tower.processor(CAPTIONS)
+    plain = reference(input_ids=texts.token_ids, attention_mask=texts.mask.long()).last_hidden_state
+    assert_close(tower(texts).tokens[texts.mask], plain[texts.mask], rtol=0, atol=1e-6)

@@ -38,9 +38,9 @@ def with_recipe(sources: Sources, **changes: Any) -> Sources:
     return replace(sources, recipe=validate_recipe({**sources.recipe.dump(), "evaluation": {}, **changes}))
 
 
-def saved(folder: Path, spec: str, tasks: Mapping[str, Mapping[str, Any]]) -> Path:
+def saved(folder: Path, spec: str, tasks: Mapping[str, Mapping[str, Any]], *, registry: Registry | None = None) -> Path:
     """Save an untrained model that has no scores, no ledger and no recipe."""
-    save(assemble(resolve(spec, tasks, registry=Registry())), folder)
+    save(assemble(resolve(spec, tasks, registry=registry or Registry())), folder)
     return folder
 
 

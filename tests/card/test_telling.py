@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from renaissance.card import check_card, figures, write_card
+from renaissance.card import card_of, check_card, figures, write_card
 from renaissance.card.markdown import code, plain, table
 from renaissance.card.private import disclosures
 from renaissance.card.sources import Sources
@@ -19,6 +19,7 @@ from renaissance.card.training import data_table
 from renaissance.card.writing import rendered
 from renaissance.data.corpora import corpora_of
 from renaissance.data.prepared import Writer
+from renaissance.registry import Plugin, Registry, key_of
 from renaissance.saved_config import SavedSource
 from tests.card.cases import FUSION, LABELS, TEXT, TOWERS, VISION, metadata, named_table, saved, with_recipe
 
@@ -63,6 +64,18 @@ def test_a_model_without_a_run_has_a_card_whose_code_runs(
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(block, "card", "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_a_model_with_heads_of_a_plugin_has_a_card(tmp_path: Path) -> None:
+    entry = replace(Registry().find("task", "mlm").entry, name="words")
+    plugin = Plugin("xyz", "", "renaissance-plugin-xyz", "1.2", entries={key_of(entry): entry}, imported=True)
+    registry = Registry([plugin])
+    model = saved(tmp_path, f"{TOWERS}, random both, {FUSION}", {"itm": {}, "xyz:words": {}}, registry=registry)
+    text = card_of(model, repo="org/name", registry=registry)
+    assert "Trained for `itm` and `xyz:words`." in text
+    assert re.search(r'head1\(\["task: xyz:words<br>\d+k parameters"', text)
+    assert 'from_pretrained("org/name", trust=["xyz"])' in text
+    assert "pip install renaissance-vl renaissance-plugin-xyz" in text
 
 
 def test_the_picture_has_the_sizes_of_the_parts_and_what_is_frozen(finished: Path, sources: Sources) -> None:

@@ -7,20 +7,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.numpy import load_file
 
+from renaissance.hub import upload
+from renaissance.manifest import write_manifest
 from renaissance.pretrained import Model, build
 from renaissance.registry import Registry
+from tests.hub_server import HubServer, use
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from tests.cli.conftest import AddPlugin, Cli
 
 SPEC = (
     "tiny-vit(width=32, layers=1, heads=2, mlp_width=32) + tiny-bert(width=32, layers=1, heads=2, mlp_width=32), "
     "random both, lxmert(layers=1, width=32, heads=2)"
 )
 TEXTS = ["a red cup", "two dogs", "rain"]
+PLUGIN = """
+from renaissance.api import hookimpl
+from renaissance.builtin.fusion_entries import FUSION_HEADS
+
+@hookimpl
+def register_fusion_heads():
+    return [entry for entry in FUSION_HEADS if entry.name == "lxmert"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +88,31 @@ def test_rank_needs_one_query_and_embed_a_type_of_file(cli: Cli, place: str, tmp
         result = cli(*command)
         assert (result.code, result.out) == (2, "")
         assert told in result.err
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's HTTP client
+def test_a_model_of_the_hub_with_a_plugin_is_asked_once_that_is_trusted(
+    cli: Cli, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, add_plugin: AddPlugin
+) -> None:
+    config = Path(place) / "config.json"
+    config.write_text(config.read_text().replace('"lxmert"', '"xyz:lxmert"'))
+    write_manifest(Path(place))
+    add_plugin("xyz", PLUGIN)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    vectors, pair = str(tmp_path / "vectors.npz"), ("--text", "rain", "--image", str(tmp_path / "photos" / "0.png"))
+    commands = (
+        ("embed", "org/name", *pair, "--out", vectors),
+        ("rank", "org/name", *pair),
+        ("export", "org/name", str(tmp_path / "exported"), "--part", "text", "--format", "torch-export"),
+    )
+    with HubServer(tokens={"secret": "org"}) as hub:
+        use(hub, monkeypatch)
+        upload(place, "org/name", token="secret", revision="mine")
+        for command in commands:
+            refused = cli(*command, "--revision", "mine")
+            assert (refused.code, refused.out) == (6, "")
+            assert "pass trust=['xyz'], or --trust xyz to a command" in refused.err
+            assert cli(*command, "--revision", "mine", "--trust", "xyz==1.2").code == 0
 
 
 def test_export_prints_each_file_and_how_far_it_is_from_the_model(cli: Cli, place: str, tmp_path: Path) -> None:

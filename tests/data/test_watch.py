@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import re
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +22,7 @@ from renaissance.data.collate import Collator
 from renaissance.data.loader import loader
 from renaissance.data.records import Record
 from renaissance.data.sampling import BatchPlan
-from renaissance.data.watch import Watch
+from renaissance.data.watch import Watch, patiently
 from renaissance.errors import LoaderError
 from renaissance.toolkit.images import ImageProcessor
 from renaissance.toolkit.text import WordTokenizer
@@ -169,3 +171,49 @@ def test_samples_that_no_loader_process_begins_are_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(watch, "LONGEST_WAIT", -2.0)
     told = Watch(multiprocessing.get_context("fork"), 2).telling(Never(), lambda number: f"samples of {number}", 7, 2)
     assert "No loader process has begun samples of 7 in 0 seconds" in str(next(told))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An image whose reading goes on when somebody was told that it takes long."""
+
+    told: list[Any]
+    content: bytes = b""
+    name: str = "waiting.png"
+
+    def read(self) -> bytes:
+        end = time.monotonic() + 300.0
+        while not any("samples" in str(warning.message) for warning in self.told):
+            assert time.monotonic() < end, "nobody was told"
+            time.sleep(0.01)
+        return self.content
+
+
+def test_what_the_training_itself_reads_for_too_long_is_told_and_waited_for(
+    records: list[Record], collator: Collator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LONGEST_WAIT", -1.5)  # half a second for two samples
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        waiting, name = slow(records, cast(Any, Waiting(told)))
+        steps = [step for step, _ in loader(waiting, PLAN, collator, start_step=0, steps=5)]
+    assert steps == list(range(5))
+    lines = [str(warning.message) for warning in told if warning.category is RuntimeWarning]
+    (line,) = [line for line in lines if repr(name) in line]
+    assert re.search(r"^Reading samples '.*' takes longer than 0 seconds\..* --resume continues it\.$", line)
+
+
+def test_a_stream_that_does_not_go_on_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LONGEST_WAIT", -1.5)
+
+    def parts() -> Iterator[str]:
+        end = time.monotonic() + 300.0
+        while not told:
+            assert time.monotonic() < end, "nobody was told"
+            time.sleep(0.01)
+        yield "read"
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert list(patiently(parts(), lambda number: f"micro-batch {number + 1}", 7, 2)) == ["read"]
+    assert str(told[0].message).startswith("Reading micro-batch 8 takes longer than 0 seconds")

@@ -57,7 +57,11 @@ def facts() -> dict[str, Any]:
         "reach": [
             {"arm": name, "stage": "pretrain", "metric": "validation/itm/accuracy", "value": 70.0,
              "flops": [2.0e14 * TAKEN[name] * (1 + 0.1 * seed) for seed in range(SEEDS - 1)] + [None],
-             "samples": [90000.0 + 1000 * seed for seed in range(SEEDS - 1)] + [None]}
+             "every": 200, "samples": [90000.0 + 1000 * seed for seed in range(SEEDS - 1)] + [None],
+             "ratio": None if name == "none" else {
+                 "to": "none", "flops": {"mean": TAKEN[name], "low": TAKEN[name] - 0.05, "high": TAKEN[name] + 0.05,
+                                         "n": SEEDS - 1},
+                 "samples": {"mean": 1.0, "low": None, "high": None, "n": SEEDS - 1}}}
             for name in ARMS if TAKEN[name]
         ],
         "variance": [

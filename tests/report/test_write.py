@@ -22,7 +22,8 @@ from renaissance.report.rendering import plain
 from tests.report import cases
 
 SECTIONS = (
-    "Question and scope", "Verdicts", "Effects", "Scores", "Compute", "Learning curves", "Arms, and what is frozen",
+    "Question and scope", "Verdicts", "Effects", "Scores", "Compute", "Compute to reach a target",
+    "Learning curves", "Arms, and what is frozen",
     "Where scores vary", "What the models look at", "Retrieval, right and wrong", "What each run cost",
     "How to reproduce each number", "Notes",
 )  # fmt: skip
@@ -234,6 +235,25 @@ def test_an_answer_says_why_and_an_interval_that_a_share_decides_by_p(written: W
     assert "it is p that decides" in html
 
 
+def test_what_a_target_takes_stands_with_how_many_reach_it_and_in_pairs(written: Written) -> None:
+    for text in (path.read_text(encoding="utf-8") for path in (written.html, written.markdown)):
+        assert "Target: validation · itm · accuracy of 70.0 or more in pretrain, measured every 200 updates." in text
+    markdown = written.markdown.read_text(encoding="utf-8")
+    section = markdown[markdown.index("## Compute to reach a target") : markdown.index("## Learning curves")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    against = ["against none", "interval"]
+    assert rows[0] == ["arm", "reached by", "FLOPs", *against, "samples", against[0], "pairs"]
+    assert rows[2] == ["none", "5 of 6 runs", "240T", "–", "–", "92.0k", "–", "–"]
+    assert rows[3] == ["vision", "5 of 6 runs", "146T", "0.61", "\\[0.56, 0.66\\]", "92.0k", "1.00", "5"]
+
+
+def test_results_of_before_there_were_ratios_are_told_too(tmp_path: Path) -> None:
+    facts = {**cases.small(), "reach": cases.facts()["reach"]}
+    for row in facts["reach"]:
+        del row["ratio"], row["every"]
+    assert "Compute to reach a target" in titles(write(cases.study_in(tmp_path, facts)).markdown)
+
+
 def test_an_explanation_that_is_gone_is_said(written: Written) -> None:
     markdown = written.markdown.read_text(encoding="utf-8")
     assert "- both: explanations/both has no explanation.json that can be read" in markdown
@@ -335,6 +355,16 @@ def test_a_collection_tells_its_claims_and_the_verdicts_of_each_study(tmp_path: 
     assert "| 1 | ✓ supported | Freezing saves compute at little to no cost downstream. |" in markdown
     assert re.findall(r"\((.*report.html)\)", markdown) == ["one-tower/report.html"]
     assert [path.name for path in found.figures] == ["effects-freezing.svg", "effects-one-tower.svg"]
+    assert markdown.startswith("# freezing and one-tower\n")
+    assert "A verdict holds for the worlds and the towers of its studies alone." in markdown
+
+
+def test_a_collection_is_called_by_its_name(tmp_path: Path) -> None:
+    facts = cases.small()
+    found = write_collection({"freezing": facts}, facts["claims"], tmp_path, name="paper-1", about="What it claims")
+    markdown = found.markdown.read_text(encoding="utf-8")
+    assert markdown.startswith("# paper-1\n\nWhat it claims. 2 claims: 1 supported and 1 not tested here.\n")
+    assert "<title>paper-1" in found.html.read_text(encoding="utf-8")
 
 
 def test_a_collection_of_what_is_no_result_is_refused_by_name_and_key(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from renaissance.studies.results import Figure, Finished, Results
 from renaissance.training.ledger_file import ledger_facts
 
 METRIC = "finetune/test/itm/accuracy"
-ITEMS, UPDATES, BATCH = 40, 200, 8
+ITEMS, UPDATES, BATCH, EVERY = 40, 200, 8, 20
 # of a run's training, and what freezing takes off it
 FLOPS, SPARED, STORE = 1_000_000, 400_000, 50_000
 
@@ -61,7 +61,8 @@ def study(
     **changes: Any,
 ) -> Design:
     """Return a design of the arms 'trained' and 'frozen' and the floor 'no-vlp'; the first hypothesis is primary."""
-    recipe = {"tasks": {"itm": {}}, "batch": {"size": BATCH}, "budget": {"steps": UPDATES}}
+    every = {"every": EVERY, "validation": BATCH}
+    recipe = {"tasks": {"itm": {}}, "batch": {"size": BATCH}, "budget": {"steps": UPDATES}, "evaluation": every}
     given: dict[str, Any] = {
         "name": "planted",
         "question": "What does freezing cost?",
@@ -160,7 +161,9 @@ def write_run(folder: StudyFolder, run: str, score: float, *, arm: str, more: bo
     (place / "ledger.json").write_text(json.dumps(_ledger(arm)))
     if more:
         lines = [{"step": step, "loss/itm": 1 / step, "lr": 0.1} for step in range(1, UPDATES + 1)]
-        lines += [{"step": step, "validation/itm/accuracy": score - 40 + step / 5} for step in range(20, UPDATES, 20)]
+        lines += [
+            {"step": step, "validation/itm/accuracy": score - 40 + step / 5} for step in range(EVERY, UPDATES, EVERY)
+        ]
         (place / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         write_outcomes(place, score)
     folder.record_done(run)

@@ -12,13 +12,15 @@ import pytest
 from renaissance.report.results import checked_results
 from renaissance.studies.analysis import analyse
 from renaissance.studies.arms import Design
-from renaissance.studies.compute import compute, reach
+from renaissance.studies.compute import compute
 from renaissance.studies.curves import MOST_POINTS, curves
-from renaissance.studies.facts import size_of, stage_facts
+from renaissance.studies.facts import flops_a_pair, size_of, stage_facts
 from renaissance.studies.folder import StudyFolder
+from renaissance.studies.reach import reach
 from renaissance.studies.results import collect
 from renaissance.studies.runner import run_study
 from renaissance.studies.scores import score_rows, variance_rows
+from renaissance.studies.trials import Trial
 from tests.studies.own_process import OwnProcess
 from tests.studies.planted import NO_LOSS, UPDATES, Plant, alike, fill, greater, scattered, study
 
@@ -92,12 +94,13 @@ def test_flops_have_no_items_to_draw_and_trials_that_failed_are_told(
     counted = study(tiny_spec(), [greater("score"), stated], seeds=2)
     folder = fill(StudyFolder(tmp_path), counted, scattered(MEANS))
     folder.search("frozen").parent.mkdir(parents=True)
-    folder.search("frozen").write_text(json.dumps({"trials": [{"value": 1.0}, {"value": None}]}))
+    trials = [Trial(0, {}, "finetune-trial0", 1.0), Trial(1, {}, "finetune-trial1", None, "pretrain-trial")]
+    folder.search("frozen").write_text(json.dumps({"trials": [trial.facts() for trial in trials]}))
     notes = analyse(counted, folder)["notes"]
     assert [note for note in notes if "draws no items" in note] == [
         "'score': its bootstrap draws no items, as not all runs kept outcomes of the same ones."
     ]
-    assert "Search of 'frozen': 1 of its 2 trials gave no score." in notes
+    assert "Search of 'frozen': 1 of its 2 trials gave no score; 'pretrain-trial' failed." in notes
 
 
 def test_cases_of_a_model_that_is_none_of_this_study_any_more_are_left_out(design: Design, folder: StudyFolder) -> None:
@@ -203,7 +206,28 @@ def test_a_target_takes_what_its_first_validation_had_taken(design: Design, tmp_
 def test_a_target_that_is_never_reached_takes_nothing(tiny_spec: Callable[..., str], tmp_path: Path) -> None:
     design = study(tiny_spec(), seeds=2, targets=[{**TARGET, "value": 99.0}])
     folder = fill(StudyFolder(tmp_path), design, scattered(MEANS), more=True)
-    assert only(reach(collect(design, folder)), arm="trained")["flops"] == [None, None]
+    row = only(reach(collect(design, folder)), arm="frozen")
+    assert row["flops"] == [None, None]
+    assert row["ratio"] == {"to": "trained", "flops": None, "samples": None}
+
+
+def test_what_a_target_takes_is_held_against_the_reference_in_pairs(
+    tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    """Validation is the score - 40 + a fifth of the updates, so a score tells at which update 30 is reached."""
+    design = study(tiny_spec(), seeds=3, fine=1, targets=[TARGET])
+    when = {"trained": (40, 80, 20), "frozen": (80, 40, 1000), "no-vlp": (40, 1000, 20)}
+    folder = fill(StudyFolder(tmp_path), design, lambda arm, seeds: 70 - when[arm][seeds[0]] / 5, more=True)
+    rows = reach(collect(design, folder))
+    trained, frozen, floor = (only(rows, arm=arm) for arm in ("trained", "frozen", "no-vlp"))
+    assert (trained["ratio"], trained["every"]) == (None, 20)
+    assert [row["samples"] for row in (trained, frozen)] == [[320, 640, 160], [640, 320, None]]
+    twice_and_half = frozen["ratio"]["samples"]
+    assert twice_and_half["n"] == 2, "the seed in which one of the two does not get there is left out"
+    assert twice_and_half["mean"] == pytest.approx(1.0)
+    assert twice_and_half["low"] == pytest.approx(1 / twice_and_half["high"])
+    assert frozen["ratio"]["flops"]["mean"] == pytest.approx(0.6), "an update of it takes so much less"
+    assert floor["ratio"]["samples"] == pytest.approx({"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2})
 
 
 def test_budgets_of_flops_are_levels_of_a_factor(tiny_spec: Callable[..., str], tmp_path: Path) -> None:
@@ -291,13 +315,17 @@ def test_an_arm_is_told_by_its_size_and_what_is_frozen(design: Design) -> None:
     assert frozen is not None
     assert trained.frozen == {}
     assert frozen.frozen == {"vision": "2 of 2 blocks"}
-    assert (frozen.total, frozen.flops_a_pair) == (trained.total, trained.flops_a_pair)
+    assert frozen.total == trained.total
+    assert flops_a_pair(design.arm("frozen").recipes["pretrain"]) == flops_a_pair(
+        design.arm("trained").recipes["pretrain"]
+    )
     assert frozen.trainable < trained.trainable == trained.total
     assert 0 < trained.without_embeddings < trained.total / 2  # words are most of so small a model
 
 
 def test_the_size_of_a_saved_model_is_not_known(design: Design) -> None:
     assert size_of(design.arm("trained").recipes["finetune"]) is None
+    assert flops_a_pair(design.arm("trained").recipes["finetune"]) is None
 
 
 def test_a_stage_is_told_in_words(design: Design) -> None:

@@ -63,13 +63,13 @@ def test_a_claim_of_which_a_study_is_still_to_come_is_undecided() -> None:
 
 def test_a_void_hypothesis_leaves_a_claim_undecided_with_its_reason() -> None:
     (told,) = judge(collection(["freezing/a"]), {"freezing": results("void")})
-    assert (told["verdict"], told["reason"]) == ("undecided", "Freezing/a is void (why a).")
+    assert (told["verdict"], told["reason"]) == ("undecided", "'freezing/a' is void: why a.")
 
 
 @pytest.mark.parametrize("verdict", ["supported", "refuted"])
 def test_a_claim_that_exploratory_hypotheses_decide_says_so(verdict: str) -> None:
     (told,) = judge(collection(["freezing/a"]), {"freezing": results(verdict, confirmatory=False)})
-    assert told["reason"].endswith("it is decided by exploratory hypotheses alone.")
+    assert told["reason"].endswith("The claim is decided by exploratory hypotheses alone.")
     assert not told["confirmatory"]
     (told,) = judge(collection(["freezing/a"]), {"freezing": results(verdict)})
     assert "exploratory" not in told["reason"]

@@ -12,7 +12,7 @@ import pytest
 from renaissance.errors import StudyError
 from renaissance.studies.arms import SEEDS_BELOW
 from renaissance.studies.linting import check_design, differences
-from renaissance.studies.search import FIRST_SEED
+from renaissance.studies.trials import FIRST_SEED
 
 Studies = Callable[..., Any]
 Change = Callable[[dict[str, Any]], object]
@@ -131,11 +131,39 @@ def test_the_trials_of_a_search_begin_where_the_seeds_of_runs_end() -> None:
     [
         ("finetune/test/itc/accuracy", "the task 'itc', which 'finetune' does not measure; it has: itm"),
         ("finetune/tset/itm/accuracy", "the split 'tset', which 'finetune' does not measure; it has: test. Did you"),
-        ("finetune/ledger/flops", "the ledger has no figure 'flops'; it has: flops_as_run"),
+        ("finetune/ledger/flops", "the figure of the ledger 'flops', which 'finetune' does not measure; it has: "),
+        ("finetune/probe/test/itm/accuracy", "the further data 'probe', which 'finetune' does not measure; it has"),
     ],
 )
 def test_a_hypothesis_is_about_what_is_measured(tiny_study: Studies, metric: str, told: str) -> None:
     refused(tiny_study(lambda study: study["hypotheses"][0].update(metric=metric)), told)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("probe/val/retrieval/R@1", None),
+        ("open/anything/at_all/R@1", None),
+        ("prob/val/retrieval/R@1", "the further data 'prob', which 'finetune' does not measure; it has: probe, open."),
+        ("probe/vall/retrieval/R@1", "about 'probe', and the split 'vall', which 'finetune.evaluation.data.probe' "),
+        ("probe/val/itm/R@1", "the task 'itm', which 'finetune.evaluation.data.probe' does not measure; it has: retri"),
+        ("test/itm/accuracy", None),
+        ("val/itm/accuracy", "the split 'val', which 'finetune' does not measure; it has: test."),
+    ],
+)
+def test_a_hypothesis_is_about_further_data_that_its_stage_names(
+    tiny_study: Studies, metric: str, told: str | None
+) -> None:
+    def change(study: dict[str, Any]) -> None:
+        probe = {"path": "prepared/probe", "tasks": {"plugin:retrieval": {}}, "splits": ["val"]}
+        data = {"probe": probe, "open": {"path": "prepared/open"}}
+        study["stages"]["finetune"]["evaluation"] = {"data": data}
+        study["hypotheses"][0].update(metric=f"finetune/{metric}")
+
+    if told is None:
+        check_design(tiny_study(change))
+    else:
+        refused(tiny_study(change), told)
 
 
 def test_a_hypothesis_is_not_about_a_stage_that_its_arm_skips(

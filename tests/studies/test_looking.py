@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def test_a_second_look_writes_nothing(looked: StudyFolder, design: Design, told:
     before = {path: path.stat().st_mtime_ns for path in looked.path.rglob("*")}
     look(design, looked, told)
     assert {path: path.stat().st_mtime_ns for path in looked.path.rglob("*")} == before
+
+
+def test_without_weights_what_was_looked_at_stays_and_what_was_not_is_said(
+    looked: StudyFolder, design: Design, tmp_path: Path
+) -> None:
+    folder, told = StudyFolder(shutil.copytree(looked.path, tmp_path / "study")), Said()
+    for run in design.runs:
+        folder.remove_model(run)
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert look(design, folder, told) == set()
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+    (run,) = design.runs_of["match", "pretrain"][0]
+    assert told.lines == [f"'match' is not looked at: the weights of its run '{run}' were given up"]
 
 
 @pytest.mark.parametrize(("run", "kept"), [("pretrain-0-own", True), ("pretrain-0-before", False)])

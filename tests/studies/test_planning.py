@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from renaissance.errors import StudyError
+from renaissance.studies import facts
 from renaissance.studies.hypotheses import seeds_planned
 from renaissance.studies.matching import check_matched
 from renaissance.studies.planning import check_ready, check_seeds, plan
@@ -139,6 +140,14 @@ def test_arms_that_are_matched_are_of_like_size(tiny_study: Studies, on: str) ->
         with pytest.raises(StudyError, match="differ by more than 10% of the smallest: low "):
             check(wider)
     check_matched(tiny_study(matched(on, 40, within=0.9)))
+
+
+def test_parameters_are_matched_without_counting_flops(tiny_study: Studies) -> None:
+    facts._forward_flops.cache_clear()
+    check_matched(tiny_study(matched("parameters", 40, within=0.9)))
+    assert facts._forward_flops.cache_info().misses == 0
+    check_matched(tiny_study(matched("flops", 40, within=0.9)))
+    assert facts._forward_flops.cache_info().misses == 2
 
 
 def test_an_arm_whose_size_is_not_known_is_not_matched(tiny_study: Studies) -> None:

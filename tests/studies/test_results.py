@@ -46,6 +46,18 @@ def test_scores_come_by_pretraining_and_finetuning_seed(design: Design, folder: 
         np.testing.assert_allclose(pairs.scores[arm], expected)
 
 
+def test_scores_of_further_data_come_by_their_name(design: Design, folder: StudyFolder) -> None:
+    results, metric = collect(design, folder), "finetune/beside/test/itm/accuracy"
+    assert results.untestable(metric, ARMS) is None
+    assert {arm: set(scores.flat) for arm, scores in results.pairs(metric, ARMS).scores.items()} == {
+        arm: {70.0} for arm in ARMS
+    }
+    chance = results.chance(metric, ARMS, [0, 1])
+    assert chance is not None
+    assert chance.tolist() == [50.0, 50.0]
+    assert results.untestable("finetune/other/test/itm/accuracy", ARMS) is not None
+
+
 @pytest.mark.parametrize("lost", ["failed", "waiting"])
 def test_a_seed_that_one_arm_lacks_is_left_out_of_all_and_said(design: Design, lost: str) -> None:
     run = run_of(design, "frozen", "finetune", 1)

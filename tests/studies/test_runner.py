@@ -14,11 +14,12 @@ import pytest
 from renaissance.data.prepare import prepare
 from renaissance.data.world.build import write_world
 from renaissance.errors import SpecError, StoppedError, StudyError
-from renaissance.studies.folder import StudyFolder
+from renaissance.studies.folder import DISCARDED, REMOVED, StudyFolder
 from renaissance.studies.job import Job
-from renaissance.studies.placing import placed
+from renaissance.studies.placing import lend_models, placed
 from renaissance.studies.runner import run_study
 from renaissance.studies.worlds import made
+from tests.studies.conftest import scores
 from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
@@ -165,6 +166,93 @@ def test_an_error_that_is_a_bug_fails_its_run_alone(study: Any, copied: StudyFol
     assert second in outcome.done
 
 
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def models(folder: StudyFolder, study: Any) -> list[str]:
+    return [run for run in study.runs if folder.model(run).exists()]
+
+
+def further(study: dict[str, Any]) -> None:
+    """Add an arm that starts from the pretraining that the others share."""
+    one_seed(study)
+    study["factors"]["rate"]["levels"]["higher"] = {"finetune.optimiser.lr": 0.02}
+
+
+def test_weights_that_no_run_needs_are_removed_and_nothing_else(study: Any, copied: StudyFolder) -> None:
+    def files() -> dict[Path, bytes]:
+        inner = ((path.relative_to(copied.path), path) for path in copied.path.rglob("*") if path.is_file())
+        return {name: path.read_bytes() for name, path in inner if "model" not in name.parts}
+
+    (shown,) = study.runs_of["low", "finetune"][0]
+    assert run_study(study, copied, workers=Counting()).complete
+    before = files()
+    assert models(copied, study) == list(study.runs), "as long as nobody asks for it"
+    outcome = run_study(study, copied, workers=Counting(), keep="results", shown=[shown])
+    assert outcome.complete
+    assert models(copied, study) == [shown]
+    assert files() == before
+    workers = Counting()
+    run_study(study, copied, workers=workers, keep="results")
+    assert (workers.begun, models(copied, study)) == ([], [])
+
+
+def test_weights_stay_until_what_starts_from_them_is_done(tiny_study: Studies, scenes: Path, tmp_path: Path) -> None:
+    place = tmp_path / "not-yet"
+
+    def change(study: dict[str, Any]) -> None:
+        one_seed(study)
+        levels = {"low": {}, "high": {"finetune.data": {"kind": "prepared", "path": str(place)}}}
+        study["factors"]["rate"] = {"about": "The data.", "varies": ["finetune.data"], "levels": levels}
+
+    study, folder = tiny_study(change), StudyFolder(tmp_path / "study")
+    (pretrained,), (failed,) = study.runs_of["high", "pretrain"][0], study.runs_of["high", "finetune"][0]
+    assert run_study(study, folder, workers=OwnProcess(), keep="results").failed == (failed,)
+    assert models(folder, study) == [pretrained]
+    shutil.copytree(scenes, place)
+    workers = Counting()
+    assert run_study(study, folder, workers=workers, keep="results", retry_failed=True).complete
+    assert workers.begun == [failed]
+    assert models(folder, study) == []
+
+
+def test_a_run_is_done_again_where_a_further_arm_needs_the_weights_that_it_gave_up(
+    study: Any, tiny_study: Studies, copied: StudyFolder, telling: Any
+) -> None:
+    run_study(study, copied, workers=Counting(), keep="results")
+    (shared,), known = study.runs_of["low", "pretrain"][0], {run: scores(copied.run(run)) for run in study.runs}
+    wider = tiny_study(further)
+    (added,) = wider.runs.keys() - study.runs.keys()
+    workers = Counting()
+    assert run_study(wider, copied, workers=workers, progress=telling, keep="results").complete
+    assert workers.begun == [shared, added]
+    assert telling.lines[0].startswith(f"'{shared}' is run again: its weights were given up")
+    assert {run: scores(copied.verified(run)) for run in study.runs} == known
+    assert models(copied, wider) == []
+
+
+def test_what_a_kill_left_of_weights_is_no_model_and_goes(whole: StudyFolder, copied: StudyFolder, study: Any) -> None:
+    (shared,) = study.runs_of["low", "pretrain"][0]
+    copied.model(shared).rename(copied.run(shared) / REMOVED)
+    assert models(copied, study) == [run for run in study.runs if run != shared]
+    shutil.copytree(whole.model(shared), copied.model(shared))
+    copied.remove_model(shared)
+    copied.remove_model(shared)
+    assert sorted(path.name for path in copied.run(shared).iterdir()) == sorted(
+        path.name for path in whole.run(shared).iterdir() if path.name != "model"
+    )
+
+
+def test_what_a_kill_left_of_a_run_that_is_done_anew_goes(study: Any, copied: StudyFolder) -> None:
+    first, *_ = study.runs
+    shutil.copytree(copied.run(first), copied.run(f"{DISCARDED}{first}"))
+    assert run_study(study, copied, workers=Counting()).complete
+    assert sorted(path.name for path in (copied.path / "runs").iterdir()) == sorted(study.runs)
+    copied.discard(first)
+    assert copied.record(first) is None
+    assert sorted(path.name for path in (copied.path / "runs").iterdir()) == sorted({*study.runs} - {first})
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +338,19 @@ def test_references_become_folders_of_the_study_and_the_plan_stays_as_it_is(
     assert second["data"]["path"] == str(tmp_path)
     assert second["store"]["folder"] == "features"
     assert json.dumps([dict(run.recipe) for run in study.runs.values()]) == before
+
+
+def test_a_backbone_named_by_a_folder_is_found_from_the_folder_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    (tmp_path / "models" / "text").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    start = {"vision": {"name": "tiny-vit"}, "text": {"name": "transformers:models/text"}}
+    for _ in range(2):  # a study that goes on finds it there
+        lend_models({"start": start}, folder)
+    assert (folder.path / "models" / "text").samefile(tmp_path / "models" / "text")
+    assert [path.name for path in folder.path.iterdir()] == ["models"]
 
 
 def test_data_are_asked_for_where_a_stage_names_none_and_refused_where_all_do(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from renaissance.errors import StoppedError, StudyError
 from renaissance.recipe import load_recipe
 from renaissance.studies.arms import expand
 from renaissance.studies.folder import StudyFolder
-from renaissance.studies.search import FIRST_SEED, tuned
+from renaissance.studies.notes import failed_trials
+from renaissance.studies.search import tuned
+from renaissance.studies.session import _progress
+from renaissance.studies.trials import FIRST_SEED
+from renaissance.studies.worlds import made
 from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
@@ -138,9 +143,63 @@ def test_failed_trials_count_and_an_arm_in_which_all_failed_is_named(tiny_study:
 
     folder = StudyFolder(tmp_path / "study")
     message = r"every trial of the arm 'low' failed, the first one as 'finetune-trial0-.*has no score 'acuracy'"
+    study = tiny_study(wrong)
     with pytest.raises(StudyError, match=message):
-        tuned(tiny_study(wrong), folder, workers=OwnProcess())
+        tuned(study, folder, workers=OwnProcess())
     assert [trial["value"] for trial in trials(folder, "high")] == [None, None]
+    noted = failed_trials(study, folder)
+    assert [line.partition(":")[0] for line in noted] == ["Search of 'low'", "Search of 'high'"]
+    assert all(f"'{trial['run']}'" in noted[1] for trial in trials(folder, "high"))
+
+
+def test_a_failed_trial_is_named_and_tried_again_where_that_is_asked_for(tiny_study: Studies, tmp_path: Path) -> None:
+    """What trials start from reads a folder that is not there yet."""
+    place, worlds = tmp_path / "later", StudyFolder(tmp_path / "worlds")
+
+    def change(study: dict[str, Any]) -> None:
+        searched(study)
+        study["stages"]["pretrain"]["data"] = {"kind": "prepared", "path": str(place)}
+
+    class Counting(OwnProcess):
+        begun: list[str] = []  # noqa: RUF012  # of all of them
+
+        def start(self, job: Any) -> None:
+            self.begun.append(job.id)
+            super().start(job)
+
+    study, folder = tiny_study(change), StudyFolder(tmp_path / "study")
+    for _ in range(2):
+        with pytest.raises(StudyError, match="every trial of the arm 'low' failed, the first one as 'pretrain-trial-"):
+            tuned(study, folder, workers=Counting())
+    (failed,) = Counting.begun
+    assert {trial["failed"] for arm in ("low", "high") for trial in trials(folder, arm)} == {failed}
+    folder.study.write_text(json.dumps(study.study.model_dump(mode="json", by_alias=True)))
+    (told,) = [_progress(study.study, "smoke", folder)]
+    assert told["search"] == [{"arm": arm, "trials": 2, "failed": 2} for arm in ("low", "high")]
+    assert [(one["id"], one["type"]) for one in told["failed"]] == [(failed, "DataError")]
+    shutil.copytree(made(study.study, worlds, {"scenes/coco-captions"})["scenes/coco-captions"], place)
+    found = tuned(study, folder, workers=Counting(), retry_failed=True, keep="results")
+    assert set(found) == {"low", "high"}
+    assert Counting.begun[:2] == [failed, failed]
+    assert len(set(Counting.begun)) == len(Counting.begun) - 1 == 5, "each once, but for the one that failed"
+    assert not list(folder.path.glob("runs/*/model"))
+    assert [trial["failed"] for trial in trials(folder, "low")] == [None, None]
+    assert tuned(study, folder, workers=Counting()) == found
+    assert len(Counting.begun) == 6
+
+
+def test_a_trial_that_needs_weights_that_were_given_up_has_them_made_again(
+    study: Any, stopped: StudyFolder, found: dict[str, Any], tmp_path: Path, telling: Any
+) -> None:
+    folder = StudyFolder(shutil.copytree(stopped.path, tmp_path / "study"))
+    tuned(study, folder, workers=OwnProcess(), keep="results")
+    (shared,) = [path.name for path in (folder.path / "runs").iterdir() if path.name.startswith("pretrain-")]
+    lost = trials(folder, "high")[1]["run"]
+    folder.discard(lost)
+    values = {arm: trials(folder, arm) for arm in found}
+    assert tuned(study, folder, workers=OwnProcess(), progress=telling) == found
+    assert telling.lines[0].startswith(f"'{shared}' is run again: its weights were given up")
+    assert {arm: trials(folder, arm) for arm in found} == values
 
 
 def test_nothing_is_found_where_nothing_is_searched(tiny_study: Studies, tmp_path: Path) -> None:

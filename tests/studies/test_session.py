@@ -12,10 +12,12 @@ import pytest
 
 import renaissance
 from renaissance.errors import StudyError
+from renaissance.studies import session
 from renaissance.studies.arms import expand
 from renaissance.studies.design import Study
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.session import designed, needs_data, progress_of, report, study
+from tests.studies.own_process import OwnProcess
 
 Studies = Callable[..., Any]
 Change = Callable[[dict[str, Any]], object]
@@ -63,6 +65,18 @@ def test_nothing_is_begun_where_arms_differ_in_what_they_imply(file: Callable[..
     with pytest.raises(StudyError, match="in the updates of 'finetune'"):
         study(file(change), preset="smoke", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_kept_results_the_first_model_of_the_reference_arm_alone_stays(
+    file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "workers_of", lambda launcher, jobs: OwnProcess())
+    given = file(lambda data: data.update(seeds={"pretrain": 1, "finetune": 1}, reference="high"))
+    done = study(given, preset="smoke", out=tmp_path / "out", keep="results")
+    assert isinstance(done, session.StudyRun)
+    assert done.outcome.complete
+    kept = designed(Study.model_validate_json(given.read_bytes()), "smoke", StudyFolder(done.folder))
+    assert [path.parent.name for path in done.folder.glob("runs/*/model")] == kept.runs_of["high", "finetune"][0]
 
 
 def test_what_is_for_other_machines_is_not_run_here(file: Callable[..., Path], tmp_path: Path) -> None:

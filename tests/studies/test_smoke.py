@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from renaissance.data.emoji import check_packages, write_emoji
+from renaissance.errors import MissingPackageError
 from renaissance.studies.design import Study
 from renaissance.studies.library import load, names
 from renaissance.studies.session import StudyRun, study
@@ -23,16 +26,27 @@ SMOKED = [name for name in names() if isinstance(found := load(name).content, St
 def test_a_study_runs_from_its_name_to_its_report_and_gives_no_verdict(name: str, tmp_path: Path) -> None:
     content = load(name).content
     assert isinstance(content, Study)
-    reads = any(
-        isinstance(recipe.get("data"), dict) and "images" in recipe["data"].values()
-        for recipe in content.stages.values()
-    )  # type: ignore[union-attr]  # it is one
-    if reads and not PICTURES.is_dir():
-        pytest.skip(f"{PICTURES} is not here")
-    done = study(name, preset="smoke", out=tmp_path / "out", data=PICTURES if reads else None, jobs=1)
+    done = study(name, preset="smoke", out=tmp_path / "out", data=_data(content, tmp_path), jobs=1)
     assert isinstance(done, StudyRun)
     assert done.outcome.complete
     assert {one["verdict"] for one in done.results["hypotheses"]} == {"undecided"}
     assert not any(one["confirmatory"] for one in done.results["hypotheses"])
     assert json.loads((done.folder / "results.json").read_text()) == done.results
     assert "<html" in done.report.read_text()[:200]
+
+
+def _data(content: Study, place: Path) -> Path | None:
+    """Return the data that a study is to be given; None: it names all that it reads."""
+    sections: list[Any] = [recipe.get("data") for recipe in content.stages.values()]
+    kinds = {section["kind"] for section in sections if isinstance(section, dict) and "path" not in section}
+    if "images" in kinds and not PICTURES.is_dir():
+        pytest.skip(f"{PICTURES} is not here")
+    if "prepared" in kinds:
+        try:
+            check_packages()
+        except MissingPackageError as error:
+            pytest.skip(str(error))
+        spoken = {split.partition("-")[2] for section in sections for split in section["splits"]} - {""}
+        write_emoji(place / "emoji", sorted(spoken), image_size=96, limit=600)
+        return place / "emoji"
+    return PICTURES if "images" in kinds else None

@@ -107,7 +107,7 @@ def test_no_loss_that_is_a_loss_or_a_gain_is_told_as_that(judge: Judge, frozen: 
 
 def test_undecided_says_how_many_seeds_would_decide(judge: Judge) -> None:
     reason = judge([alike(margin=0.3)], means(60, 60)).reason
-    assert "seeds show this margin, if there is truly no difference" in reason
+    assert "seeds would show this margin in 80 of 100 studies if there is truly no difference" in reason
     assert "at the spread that was seen (sd 0." in reason
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -306,3 +307,54 @@ def test_a_kill_in_the_middle_of_a_file_leaves_the_one_before(share: int, save: 
     assert newest_checkpoint(tmp_path, "a run") == (before, [])
     remove_partial(tmp_path)
     assert names(tmp_path) == ["step-00000001"]
+
+
+def refused_at(operation: int, number: int, work: Callable[[], object]) -> Callable[[], None]:
+    """Return work whose n-th new file, folder, name or sync the system refuses; it is to end in a typed error."""
+
+    def run() -> None:
+        count, sync = 0, os.fsync
+
+        def refuse() -> None:
+            nonlocal count
+            count += 1
+            if count == operation:
+                raise OSError(number, os.strerror(number))
+
+        def heard(event: str, arguments: tuple[Any, ...]) -> None:
+            if event in ("os.mkdir", "os.rename") or (event == "open" and arguments[2] & os.O_CREAT):
+                refuse()
+
+        def synced(descriptor: Any) -> None:
+            refuse()
+            sync(descriptor)
+
+        sys.addaudithook(heard)
+        os.fsync = synced
+        try:
+            work()
+        except OutputError as error:
+            os._exit(TYPED if "needs" in str(error) else 1)
+
+    return run
+
+
+TYPED = 99
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_whatever_operation_the_system_refuses_the_error_is_typed_and_a_whole_checkpoint_is_left(
+    number: int, save: Save, tmp_path: Path
+) -> None:
+    before, refused, code = save(1), 0, TYPED
+    while code == TYPED:
+        code = in_a_fork(refused_at(refused + 1, number, lambda: save(2)))
+        found, faults = newest_checkpoint(tmp_path, "a run")
+        assert found is not None
+        assert (loaded(found), faults) in ((1.0, []), (2.0, []))
+        assert all(name.startswith("step-") for name in names(tmp_path))
+        shutil.rmtree(tmp_path / "step-00000002", ignore_errors=True)
+        refused += code == TYPED
+    assert code == 0
+    assert refused > 10
+    assert loaded(before) == 1.0

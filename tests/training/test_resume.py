@@ -96,6 +96,12 @@ def children(process: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+def says_that_another_is_lost(told: str, rank: int) -> bool:
+    """Return whether this process, of two, ended with the error that names the loss of the other one."""
+    line = rf"renaissance: Process {rank} of 2 \(counted from 0\) has lost another process of the run, which ended or"
+    return bool(re.search(line, told)) and "This is a bug" not in told
+
+
 def rank_of(process: int) -> str:
     told = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
     return next((entry.removeprefix(b"RANK=").decode() for entry in told if entry.startswith(b"RANK=")), "")
@@ -164,6 +170,7 @@ def test_an_error_in_one_process_ends_all_and_leaves_a_checkpoint(
     assert process.wait(PATIENCE) != 0
     told = (tmp_path / "told").read_text()
     assert re.search(r"captions\.jsonl, row \d+.*\.png", told), told
+    assert says_that_another_is_lost(told, 0), told
     assert not any(map(is_alive, ranks.values()))
     newest, faults = newest_checkpoint(tmp_path / "run" / "checkpoints")
     assert newest is not None
@@ -182,6 +189,7 @@ def test_a_process_that_stands_still_ends_all(
     process, ranks = started(endless)
     os.kill(ranks["1"], signal.SIGSTOP)
     assert process.wait(PATIENCE) != 0
+    assert says_that_another_is_lost((tmp_path / "told").read_text(), 0)
     assert not any(map(is_alive, ranks.values()))
     newest, faults = newest_checkpoint(tmp_path / "run" / "checkpoints")
     assert newest is not None
@@ -210,6 +218,7 @@ def test_two_processes_stop_at_one_checkpoint_go_on_from_it_and_end_together(
     assert set(ranks) == {"0", "1"}
     os.kill(ranks["1"], signal.SIGKILL)
     assert process.wait(PATIENCE) != 0
+    assert says_that_another_is_lost((tmp_path / "told").read_text(), 0)
     assert not any(map(is_alive, ranks.values()))
     last, faults = newest_checkpoint(tmp_path / "run" / "checkpoints")
     assert last is not None

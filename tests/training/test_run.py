@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +37,7 @@ from renaissance.progress import Silent
 from renaissance.recipe import load_recipe, validate_recipe
 from renaissance.registry import Plugin, Registry
 from renaissance.toolkit import recompute
+from renaissance.training import folder as run_folder
 from renaissance.training import loop, update
 from renaissance.training.checkpoint import newest_checkpoint
 from renaissance.training.folder import check_same
@@ -152,6 +156,32 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert steps == [10, 12]
     assert resumed.scores["scores"] == expected["scores"]
     assert resumed.scores["training"] == expected["training"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes"),
+    [
+        ("frozen text, lora(rank=2) text", {"precision": "bf16"}),
+        (
+            "frozen vision",
+            {
+                "store": True,
+                "augmentation": {"crop": [0.5, 1.0], "views": 2},
+                "batch": {"size": 4, "accumulation": 2, "cached": True},
+            },
+        ),
+    ],
+    ids=["adapters in bf16", "a store and parts of a batch"],
+)
+def test_what_else_a_recipe_may_say_is_resumed_to_the_same_weights(
+    rules: str, changes: dict[str, Any], long_recipe: dict[str, Any], tiny_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    recipe = {**long_recipe, "start": tiny_spec(rules, dropout=0.1), "budget": {"steps": 5}, "checkpoint_every": 2}
+    recipe |= {"tasks": {"itm": {}, "itc": {"options": {"width": 16}}}, "evaluation": {"untrained": False}, **changes}
+    run(recipe, out=tmp_path / "whole")
+    interrupted(recipe, tmp_path / "cut", 3)
+    run(recipe, out=tmp_path / "cut", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_next_older(
@@ -297,6 +327,17 @@ def test_a_folder_that_is_not_a_run_is_left_as_it_was(tiny_recipe: Recipes, tmp_
     assert [path.name for path in taken.iterdir()] == ["letter.txt"]
 
 
+def test_a_folder_that_the_disk_does_not_keep_is_no_run_of_another(
+    tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(run_folder, "sync_folder", refused)
+    with pytest.raises(OutputError, match=r"run' cannot be made: Input/output error"):
+        run(tiny_recipe(), out=tmp_path / "run")
+
+
 def test_a_run_is_not_overwritten(tiny_recipe: Recipes, whole: Path) -> None:
     before = (whole / "scores.json").read_bytes()
     with pytest.raises(OutputError, match="is a run already; add --resume"):
@@ -304,10 +345,13 @@ def test_a_run_is_not_overwritten(tiny_recipe: Recipes, whole: Path) -> None:
     assert (whole / "scores.json").read_bytes() == before
 
 
-def test_a_log_line_that_a_kill_cut_off_does_not_stop_a_resume(long_recipe: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b'{"step": 4, "lo', b'{"step": 4\xff\x00\xfe'])
+def test_a_log_line_that_a_kill_or_a_power_cut_cut_off_does_not_stop_a_resume(
+    left: bytes, long_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     interrupted(long_recipe, tmp_path / "run", 6)
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
+    with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
+        file.write(left)
     resumed = run(long_recipe, out=tmp_path / "run", resume=True)
     assert resumed.scores["training"]["updates"] == 12
 
@@ -473,6 +517,25 @@ def test_a_nan_in_a_loss_stops_before_the_update(
     assert kept["updates"] == 2
     assert same(kept["weights"], kept["model"].state_dict())
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_before_the_update(
+    clip_norm: float | None, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, kept = loop.make_optimiser, {}
+
+    def poisoned(model: Any, optimiser: Any) -> Any:
+        kept["model"], kept["weights"] = model, {name: value.clone() for name, value in model.state_dict().items()}
+        model.encoder.fusion.layers[0].cross.attention.query.weight.register_hook(lambda own: own * math.inf)
+        return real(model, optimiser)
+
+    monkeypatch.setattr(loop, "make_optimiser", poisoned)
+    told = r"At update 1 the gradient's norm is (nan|inf); the weights were not updated"
+    with pytest.raises(NonFiniteError, match=told):
+        run(tiny_recipe(optimiser={"lr": 0.001, "clip_norm": clip_norm}), out=tmp_path / "run")
+    assert same(kept["weights"], kept["model"].state_dict())
+    assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
 
 
 def test_a_nan_weight_is_found_in_the_same_update(tiny_recipe: Recipes, tmp_path: Path) -> None:
