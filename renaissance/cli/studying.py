@@ -286,7 +286,8 @@ def _number(value: float | None, form: str = ".2f") -> str:
 
 def _print_claims(done: CollectionRun) -> None:
     rows = [(str(one["number"]), one["verdict"], one["claim"], one["reason"]) for one in done.claims]
-    print_table(("claim", "verdict", "what it says", "why"), rows)
+    if rows:
+        print_table(("claim", "verdict", "what it says", "why"), rows)
     print_facts([("folder", str(done.folder)), ("report", str(done.report))])
 
 

@@ -1,4 +1,4 @@
-"""A collection: claims of a paper, each judged by hypotheses of studies, whose results.json are all that is read."""
+"""A collection: studies on one page, and claims of a paper that their hypotheses judge; only results.json are read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Claim(Strict):
 
 
 class Collection(Strict):
-    """Claims, and the studies that test them."""
+    """Studies that are told together, and the claims, if any, that they test."""
 
     name: Word
     about: Text
-    claims: tuple[Claim, ...] = Field(strict=False, min_length=1)
+    claims: tuple[Claim, ...] = Field((), strict=False)
     studies: tuple[Word, ...] = Field(strict=False, min_length=1)
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ def load(place: str | Path) -> Given:
     except OSError as error:
         raise StudyError(f"The study '{shown(path)}' cannot be read: {error.strerror}.") from None
     data = parse_yaml(raw, what=path.name)
-    if isinstance(data, dict) and "claims" in data:
+    if isinstance(data, dict) and "studies" in data:
         return Given(validate_collection(data), raw, str(place))
     try:
         return Given(Study.model_validate(data), raw, str(place))

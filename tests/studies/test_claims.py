@@ -88,7 +88,7 @@ def test_a_hypothesis_that_a_study_has_not_is_an_error() -> None:
     ("changes", "message"),
     [
         ({"studies": ["frezing"]}, "claim 1 names the study 'freezing', which 'studies' does not"),
-        ({"claims": []}, "claims"),
+        ({"claims": [], "studies": []}, "studies"),
         ({"paper": "x"}, "paper"),
         ({"studies": ["freezing", "freezing"]}, "studies: 'freezing' stands twice"),
         ({"claims": [{"number": 1, "claim": "A.", "by": ["freezing"]}]}, "claims"),
@@ -100,3 +100,8 @@ def test_a_hypothesis_that_a_study_has_not_is_an_error() -> None:
 def test_a_collection_that_does_not_fit_together_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         collection(["freezing/a"], **changes)
+
+
+def test_a_collection_may_tell_of_studies_without_a_claim() -> None:
+    told = validate_collection({"name": "beyond", "about": "Open questions.", "studies": ["scale"]})
+    assert judge(told, {"scale": results("supported")}) == []

@@ -41,7 +41,7 @@ def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
         ("name: x\nquestoin: Why?\n", StudyError, "unknown key 'questoin'. Did you mean 'question'?"),
         ("a: !!python/object:os.system x\n", SpecError, "study.yaml"),
         ("- name\n", StudyError, "study.yaml"),
-        ("claims: []\nname: x\n", SpecError, "collection"),
+        ("studies: []\nname: x\n", SpecError, "collection"),
     ],
 )
 def test_a_wrong_file_is_told_with_its_fault(
