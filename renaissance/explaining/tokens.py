@@ -29,7 +29,7 @@ class Word:
 
 
 def words_of(processor: Any, text: str) -> tuple[Word, ...]:
-    """Return the words of a text with their tokens; special tokens are of no word.
+    """Return the words of a text with their tokens; special tokens, and a prefix of the model's own, are of no word.
 
     Raises:
         SampleError: it has no words, or is longer than the model takes.
@@ -37,15 +37,12 @@ def words_of(processor: Any, text: str) -> tuple[Word, ...]:
     said = text.split()
     if not said:
         raise SampleError("The text is empty. Give some words.")
-    given: TextInput = processor([" ".join(said)])
-    special = set(processor.facts.special_ids)
-    ids: list[int] = given.token_ids[0, given.mask[0]].tolist()
-    first = next((place for place, token in enumerate(ids) if token not in special), len(ids))
-    prefixes: TextInput = processor([" ".join(said[: count + 1]) for count in range(len(said))])
-    around = int(prefixes.mask[0].sum()) - _own(processor, said[0], special)
-    stops = [first + length - around for length in prefixes.mask.sum(1).tolist()]
-    words = tuple(map(Word, said, [first, *stops[:-1]], stops))
-    if any(word.stop <= word.start for word in words) or _cut(processor, words[-1], special):
+    around, after = _around(processor)
+    lengths = _lengths(processor, [" ".join(said[: count + 1]) for count in range(len(said))])
+    stops = [length - after for length in lengths]
+    words = tuple(map(Word, said, [around - after, *stops[:-1]], stops))
+    cut = words[-1].stop - words[-1].start < _lengths(processor, said[-1:])[0] - around  # it has more tokens alone
+    if cut or any(word.stop <= word.start for word in words):
         raise SampleError(
             f"The text '{shown(text)}' has more than the {processor.facts.max_tokens} tokens that the model reads. "
             "Give a shorter one."
@@ -53,14 +50,18 @@ def words_of(processor: Any, text: str) -> tuple[Word, ...]:
     return words
 
 
-def _own(processor: Any, text: str, special: set[int]) -> int:
-    given: TextInput = processor([text])
-    return sum(token not in special for token in given.token_ids[0, given.mask[0]].tolist())
+def _around(processor: Any) -> tuple[int, int]:
+    """Return how many tokens are of no word (special ones, a prefix of each text), and how many of them come last."""
+    one, two = _lengths(processor, ["a", "a a"])
+    given: TextInput = processor(["a"])
+    special = [token in processor.facts.special_ids for token in given.token_ids[0, given.mask[0]].tolist()]
+    return 2 * one - two, special[::-1].index(False)
 
 
-def _cut(processor: Any, last: Word, special: set[int]) -> bool:
-    """Return whether a text's last word has fewer tokens than it has alone: the text was cut there."""
-    return last.stop - last.start < _own(processor, last.text, special)
+def _lengths(processor: Any, texts: list[str]) -> list[int]:
+    given: TextInput = processor(texts)
+    lengths: list[int] = given.mask.sum(1).tolist()
+    return lengths
 
 
 def by_word(tokens: Tensor, words: tuple[Word, ...]) -> Tensor:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer as WordPiece
+from tokenizers import normalizers
 from torch import Tensor, nn
 
+from renaissance import builtin
 from renaissance.api import Features, Joint, TextInput, VisionInput
 from renaissance.assemble import Assembly
 from renaissance.errors import SampleError, SpecError
@@ -17,6 +21,7 @@ from renaissance.explaining.outputs import Explained, explained_output, plain_co
 from renaissance.explaining.pairs import Pair, world_pointed
 from renaissance.explaining.pointing import pointing, pointing_summary
 from renaissance.explaining.tokens import by_word, patch_grid, words_of
+from renaissance.toolkit.text import WordTokenizer
 from tests.explaining.models import LINES, VISION, made
 
 ITM = Explained("itm")
@@ -164,6 +169,18 @@ def test_each_word_has_its_tokens_and_special_tokens_have_none(own: Assembly) ->
     assert words[0].start == 1
     assert [one.stop for one in words[:-1]] == [other.start for other in words[1:]]
     assert words[-1].stop == given.mask.sum() - 1
+
+
+def test_a_prefix_that_the_model_puts_before_each_text_is_of_no_word(own: Assembly) -> None:
+    plain = own.encoder.text.processor
+    tokenizer = WordPiece.from_str((Path(builtin.__file__).parent / "wordpiece" / "tokenizer.json").read_text())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("red red "), tokenizer.normalizer])
+    prefixed = WordTokenizer(tokenizer, replace(plain.facts, max_tokens=12))
+    text = "an extraordinarily turquoise zyzzyva"
+    shifted = [(word.text, word.start - 2, word.stop - 2) for word in words_of(prefixed, text[:30])]
+    assert shifted == [(word.text, word.start, word.stop) for word in words_of(plain, text[:30])]
+    with pytest.raises(SampleError, match="more than the 12 tokens"):
+        words_of(prefixed, f"{text} {text}")
 
 
 def test_a_text_that_the_model_cannot_read_whole_is_refused(own: Assembly) -> None:
