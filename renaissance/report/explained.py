@@ -28,7 +28,7 @@ from renaissance.report.wording import NOTHING, between, count, decimals, fixed,
 FACTS = "explanation.json"
 ROOM = 500_000  # bytes of pictures
 MOST = 18  # pictures, shared between the arms
-_SIDE = 720
+_SIDE = 560
 # of one sample, then of many
 _ORDER = ("sample", "pointing", "drift", "cka", "probes")
 _MAPS = {"attribution": "integrated gradients", "rollout": "attention rollout"}

@@ -100,7 +100,7 @@ def _small(data: bytes, side: int) -> tuple[bytes, str, tuple[int, int]] | None:
     image = image if clear else image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     as_png = _saved(image, "PNG", optimize=True)
-    as_webp = _saved(image, "WEBP", quality=80, method=6)
+    as_webp = _saved(image, "WEBP", quality=75, method=6)
     best = (as_png, "png") if len(as_png) <= 1.3 * len(as_webp) else (as_webp, "webp")
     return *best, image.size
 
