@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 ANSWER_S = 300.0  # of a machine that starts a process and imports what it needs
+AGAIN_S = 30.0  # after which what was interrupted, and has not ended, is interrupted again
 
 
 class RayWorkers:
@@ -59,6 +60,7 @@ class RayWorkers:
         self._needs = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         self._at_work: dict[Any, tuple[Job, float]] = {}
         self._checked: set[str] = set()
+        self._stopped: float | None = None
 
     def start(self, job: Job) -> None:
         """Hand a job to the cluster.
@@ -75,6 +77,8 @@ class RayWorkers:
         if not self._at_work:
             time.sleep(seconds)
             return None
+        if self._stopped is not None and time.monotonic() - self._stopped > AGAIN_S:
+            self.stop()
         ended, _ = ray.wait(list(self._at_work), timeout=seconds)
         if not ended:
             return None
@@ -89,7 +93,11 @@ class RayWorkers:
             return Finished(job.id, took, Fault(type=type(error).__name__, message=told, exit_code=1))
 
     def stop(self) -> None:
-        """Interrupt all that are at work: each stops at a checkpoint."""
+        """Interrupt all that are at work: each stops at a checkpoint.
+
+        On a busy machine Ray may lose an interruption, so `wait` repeats it for those that are at work much later.
+        """
+        self._stopped = time.monotonic()
         for task in self._at_work:
             ray.cancel(task, force=False)
 
