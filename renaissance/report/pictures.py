@@ -31,8 +31,7 @@ class Picture:
     @property
     def uri(self) -> str:
         """The picture as an address that holds it."""
-        kind = "jpeg" if self.suffix == "jpg" else self.suffix
-        return f"data:image/{kind};base64,{base64.b64encode(self.data).decode()}"
+        return f"data:image/{self.suffix};base64,{base64.b64encode(self.data).decode()}"
 
     @property
     def file(self) -> str:
