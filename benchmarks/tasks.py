@@ -134,7 +134,7 @@ class FoolOnCaptions:
         """Return what is said of all pairs [V, T]."""
         return self.transform(2 * self.positives.float() - 1)
 
-    def match(self, index: Tensor) -> Tensor:
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
         """Return what is said of the pairs in index int64 [P, 2]."""
         return self.transform(2 * self.positives[index[:, 0], index[:, 1]].float() - 1)
 

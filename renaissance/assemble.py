@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -155,7 +155,17 @@ def build_tasks(plan: AnyPlan, encoder: Encoder, seed: int, *, empty: bool = Fal
                 f"The task '{name}' of the plugin '{task.plugin}' says that it measures, and has no method 'score'; "
                 "report it to the plugin, or leave the task out."
             )
+    if not empty:
+        begin_as(tasks, plan, tasks)
     return tasks
+
+
+def begin_as(tasks: nn.ModuleDict, plan: AnyPlan, new: Iterable[str]) -> None:
+    """Give the new heads that begin as another one its weights, if the model has that one."""
+    for name in new:
+        other = plan.tasks[name].entry.begins_as
+        if other is not None and other in tasks:
+            tasks[name].load_state_dict(tasks[other].state_dict())
 
 
 def encoder_report(assembly: Assembly) -> TransferReport:

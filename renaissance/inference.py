@@ -16,6 +16,7 @@ from renaissance.assemble import Assembly, Encoder
 from renaissance.builtin.retrieval import reranked
 from renaissance.errors import SampleError, SpecError
 from renaissance.evaluation.given import Picture, in_batches, opened, pictures_of, words_of
+from renaissance.spec import shown
 from renaissance.toolkit.devices import moved
 from renaissance.toolkit.metrics import finite
 from renaissance.toolkit.modes import evaluating
@@ -85,8 +86,11 @@ def embed(
     """Return unit vectors of images and texts, by ITC.
 
     Raises:
+        SpecError: there are neither images nor texts.
         SampleError: an image cannot be read, or a text is empty.
     """
+    if images is None and texts is None:
+        raise SpecError("There is nothing to embed. Give images=, texts=, or both.")
     with evaluating(assembly):
         return Embeddings(
             images=None if images is None else _vectors(assembly, "vision", pictures_of(images), batch_size),
@@ -152,8 +156,10 @@ def rank(
     """
     if isinstance(images, Picture) == isinstance(texts, str):
         raise SpecError("rank orders images for one text, or texts for one image. Give one of them alone, and a list.")
-    if rerank < 0 or (top is not None and top < 1):
-        raise SpecError(f"top must be at least 1 and rerank at least 0, and they are {top} and {rerank}.")
+    numbers = (rerank, 1 if top is None else top)
+    if not all(isinstance(number, int) for number in numbers) or numbers[0] < 0 or numbers[1] < 1:
+        told = f"{shown(top)} and {shown(rerank)}"
+        raise SpecError(f"top must be at least 1 and rerank at least 0, whole numbers, and they are {told}.")
     query: Modality = "vision" if isinstance(images, Picture) else "text"
     sides = _Sides(assembly, {"vision": pictures_of(images), "text": words_of(texts)}, query, batch_size)
     with evaluating(assembly):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -125,6 +127,41 @@ def test_what_cannot_be_ranked_is_refused(model: Model) -> None:
         model.rank([], "rain")
 
 
+def test_what_is_neither_one_nor_several_is_refused_by_name(model: Model) -> None:
+    with pytest.raises(SpecError, match="nothing to embed"):
+        model.embed()
+    for wrong in (5, b"rain", {"rain": 1}, None):
+        with pytest.raises(SpecError, match=r"^texts= is a "):
+            model.match(PICTURES[:1], wrong)  # type: ignore[arg-type]  # what a user may do
+    for unread in (7, io.BytesIO(b"x")):
+        with pytest.raises(SpecError, match=r"^images= is a "):
+            model.embed(unread)  # type: ignore[arg-type]  # what a user may do
+    with pytest.raises(SampleError, match=r"images\[1\] is a ndarray"):
+        model.embed([PICTURES[0], np.zeros((8, 8, 3))])  # type: ignore[list-item]  # what a user may do
+    for size in (0, 1.5, "2"):
+        with pytest.raises(SpecError, match="batch_size must be a whole number, at least 1"):
+            model.embed(PICTURES, batch_size=size)  # type: ignore[arg-type]  # what a user may do
+    with pytest.raises(SpecError, match="whole numbers"):
+        model.rank(PICTURES, "rain", top="2")  # type: ignore[arg-type]  # what a user may do
+
+
+@pytest.mark.parametrize("place", ["missing.png", "", "https://example.org/cup.png", "a\0b", "x" * 5000])
+def test_a_path_that_cannot_be_read_says_what_helps_here(model: Model, place: str) -> None:
+    with pytest.raises(SampleError, match=r"^images\[0\]") as caught:
+        model.embed(place)
+    assert "--on-bad-sample" not in str(caught.value)  # that is for data that are prepared or evaluated
+    assert len(str(caught.value)) < 500
+
+
+def test_iterables_and_files_of_any_mode_are_taken(model: Model, tmp_path: Path) -> None:
+    PICTURES[0].save(tmp_path / "one.png")
+    given = [PICTURES[0].convert(mode) for mode in ("RGB", "L", "RGBA")]
+    several: Any = (picture for picture in [*given, str(tmp_path / "one.png"), tmp_path / "one.png"])
+    vectors = model.embed(several).images
+    assert vectors is not None
+    torch.testing.assert_close(vectors, vectors[:1].expand(5, -1), rtol=0, atol=1e-6)
+
+
 # --- types and devices ------------------------------------------------------------------------------------------------
 
 
@@ -164,14 +201,24 @@ def test_the_batch_size_changes_no_answer(model: Model) -> None:
     [
         ({"device": "nowhere"}, "device 'nowhere' here .*Use 'cpu'"),
         ({"device": "cuda:99"}, "device 'cuda:99' here .*Use 'cpu'"),  # with GPUs, too
+        ({"device": "meta"}, "device 'meta' here .*Use 'cpu'"),  # nothing is computed there
         ({"dtype": "int8"}, "'int8' is no type that weights are stored in"),
+        ({"dtype": torch.float64}, "'float64' is no type that weights are stored in"),
     ],
 )
 def test_a_device_or_a_type_that_cannot_be_is_told_before_anything_is_loaded(
     tmp_path: Path, where: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=told) as caught:
         from_pretrained(tmp_path / "no-model", **where)
+    assert len(str(caught.value)) < 400  # torch lists all that it was built with
+
+
+def test_a_loaded_model_is_in_evaluation_mode_of_the_type_that_torch_names(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    loaded = from_pretrained(tmp_path / "model", dtype=torch.bfloat16, registry=REGISTRY)
+    assert {module.training for module in loaded.modules()} == {False}
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

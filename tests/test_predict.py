@@ -74,6 +74,9 @@ def test_predicting_leaves_the_model_in_its_mode(model: Model) -> None:
 def test_what_was_not_trained_is_named(model: Model) -> None:
     with pytest.raises(CapabilityError, match=r"'visual-entailment'.*tasks: vqa, nlvr2"):
         model.predict("visual-entailment", images=PICTURES[:1], texts=["it rains"])
+    split_alone = build(SPEC, tasks={"itc": {}, "zero-shot-classification": {}}, registry=Registry())
+    with pytest.raises(CapabilityError, match=r"'zero-shot-classification' measures whole splits.*model\.embed"):
+        split_alone.predict("zero-shot-classification", images=PICTURES)
     with pytest.raises(CapabilityError, match="'regression' has none"):
         model.predict("regression", images=PICTURES[:1], texts=["it rains"])
 
@@ -109,6 +112,16 @@ def test_boxes_that_are_missing_wrong_or_of_no_use_are_refused(model: Model) -> 
         model.predict("referring", **one, boxes=[[box, (900, 0, 9, 9)]])
     with pytest.raises(DataError, match="has 2 texts, and 'referring' chooses"):
         model.predict("referring", images=PICTURES[:1], texts=[("one", "two")], boxes=[[box]])
+
+
+def test_what_is_neither_pictures_nor_texts_is_refused(model: Model) -> None:
+    wrongs: list[tuple[Any, Any]] = [([5], ["one"]), (PICTURES[:1], [7]), (PICTURES[:1], [b"one"])]
+    for images, texts in wrongs:
+        with pytest.raises(SampleError, match=r"(images|texts)\[0\]"):
+            model.predict("vqa", images=images, texts=texts)
+    alone: Any = 5
+    with pytest.raises(SpecError, match=r"^images= is a int"):
+        model.predict("image-classification", images=alone)
 
 
 def test_what_does_not_go_together_is_refused(model: Model) -> None:

@@ -138,8 +138,11 @@ class TaskEntry(Entry):
     needs: tasks whose published values it reads; they run before it. needs_any: at least one of these must be trained.
     slots: images that one item has. trains: it has a loss.
     needs_negatives: a batch of one pair cannot be used.
+    begins_as: a task of the same head, whose weights it begins with where it is new and that one is there.
     data: what it learns from and is measured on: images with captions, or items of prepared data (`ItemTask`), of any
     layout or of these `layouts`.
+    metrics: the names of all scores that it may give, so that a study which reads another one is refused before it
+    runs; empty: it does not say.
     check: told the options and the names of all tasks that are trained; raises SpecError where they do not fit.
     labels_of: told the options and the training items; returns what the option `labels` becomes where it is null, so
     that a run can take the labels from its data.
@@ -153,7 +156,9 @@ class TaskEntry(Entry):
     trains: bool = True
     evaluates: bool = True
     needs_negatives: bool = False
+    begins_as: str | None = None
     data: Literal["captions", "items"] = "captions"
     layouts: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     check: Callable[[Any, frozenset[str]], None] = lambda options, trained: None
     labels_of: Callable[[Any, Iterable[Item]], tuple[str, ...] | None] | None = None

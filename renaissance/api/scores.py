@@ -84,11 +84,11 @@ class Scorer(Protocol):
         """Dot products of ITC's unit vectors, fp32 [V, T]."""
         ...
 
-    def match(self, index: Tensor) -> Tensor:
-        """ITM logits fp32 [P] of the (image, text) pairs in index int64 [P, 2].
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
+        """Logits fp32 [P] of the (image, text) pairs in index int64 [P, 2], by ITM's head or another on pooled vectors.
 
         Raises:
-            CapabilityError: the model was not trained for ITM.
+            CapabilityError: the model was not trained for it.
         """
         ...
 

@@ -59,6 +59,7 @@ DOWNSTREAM = (
         outputs=_POOLED,
         data="items",
         layouts=("nlvr2",),
+        metrics=("accuracy", "consistency"),
         slots=2,
     ),
     TaskEntry(
@@ -69,6 +70,7 @@ DOWNSTREAM = (
         outputs=_POOLED,
         data="items",
         layouts=("snli-ve",),
+        metrics=("accuracy",),
     ),
     TaskEntry(
         name="referring",
@@ -78,6 +80,7 @@ DOWNSTREAM = (
         outputs=_POOLED,
         data="items",
         layouts=("refcoco", "refcoco+", "refcocog"),
+        metrics=("gt-choice accuracy", "accuracy"),
     ),
     TaskEntry(
         name="image-classification",

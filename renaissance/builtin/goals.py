@@ -237,7 +237,7 @@ def soft_answers(targets: SoftLabels) -> Goal:
 
 
 def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Sums:
-    loss = F.binary_cross_entropy_with_logits(outputs, targets.float(), reduction="sum")
+    loss = F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype), reduction="sum")
     return loss, {"accuracy": targets.gather(1, outputs.argmax(1, keepdim=True)).sum()}
 
 
@@ -312,7 +312,7 @@ def one_number(targets: Numbers, *, explained: bool = True, row: Row | None = No
     return Goal(
         outputs=1,
         targets=targets,
-        loss=lambda outputs, true: (F.mse_loss(outputs.squeeze(1), true.float(), reduction="sum"), {}),
+        loss=lambda outputs, true: (F.mse_loss(outputs.squeeze(1), true.to(outputs.dtype), reduction="sum"), {}),
         scores=scores,
         row=row or (lambda item, output: {"id": item.id, "value": float(output)}),
         answered=lambda item: targets.told(item) is not None,

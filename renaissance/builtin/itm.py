@@ -15,7 +15,15 @@ from renaissance.toolkit.attention import initialise
 from renaissance.toolkit.distributed import gather, gather_features, offset
 from renaissance.toolkit.losses import matching, wide
 from renaissance.toolkit.metrics import accuracy_score, finite
-from renaissance.toolkit.pairing import belonging, drawn, drawn_by_softmax, first_of_equal, hardest, other_images
+from renaissance.toolkit.pairing import (
+    belonging_anywhere,
+    drawn,
+    drawn_by_softmax,
+    false_texts,
+    first_of_equal,
+    hardest,
+    other_images,
+)
 from renaissance.toolkit.random import uniform
 from renaissance.toolkit.teaching import needed_momentum, taught, teacher_share
 
@@ -112,7 +120,7 @@ class ImageTextMatching(nn.Module):
         """Return for each pair an image of all processes that its caption is not of, int64 [P]; and if there is one."""
         texts = offset(len(batch.text_keys), batch.pairs.device) + batch.pairs[:, 1]
         distinct = first_of_equal(gather(batch.view_keys))  # an image of two processes is one candidate
-        allowed = ~_belongs(batch)[:, texts].T & distinct  # [P, V of all]
+        allowed = ~belonging_anywhere(batch)[:, texts].T & distinct  # [P, V of all]
         if published is None:
             return drawn(allowed, batch.seeds, "other image"), allowed.any(1)
         similarity = gather(published["similarity"])[:, texts].T  # [P, V of all]
@@ -120,12 +128,10 @@ class ImageTextMatching(nn.Module):
 
     def _other_captions(self, batch: Batch, published: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Return for each pair a text of all processes that is not of its image, int64 [P]; and if there is one."""
-        images = batch.pairs[:, 0]
-        own = offset(len(batch.caption_keys), images.device) + images
-        allowed = first_of_equal(gather(batch.text_keys)) & ~_belongs(batch)[own]  # [P, T of all]
+        allowed = false_texts(batch)
         if published is None:
             return drawn(allowed, batch.seeds, "other caption"), allowed.any(1)
-        similarity = published["similarity"][images]  # [P, T of all]
+        similarity = published["similarity"][batch.pairs[:, 0]]  # [P, T of all]
         return self._chosen(similarity, published["scale"], allowed, batch.seeds, "other caption")
 
     def _chosen(
@@ -149,8 +155,3 @@ class ImageTextMatching(nn.Module):
         if count == 0:
             return torch.zeros_like(draws, dtype=torch.bool)
         return draws <= everywhere.sort().values[count - 1]
-
-
-def _belongs(batch: Batch) -> Tensor:
-    """Return bool [V of all, T of all]: which texts are captions of which images, as far as any process knows."""
-    return belonging(gather(batch.caption_keys), gather(batch.image_keys), gather(batch.text_keys))

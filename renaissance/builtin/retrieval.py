@@ -52,13 +52,13 @@ class Retrieval(nn.Module):
 
 
 class PairScores:
-    """What a split's images and texts score together, by ITM or by ITM and ITC; each pair is matched once.
+    """What a split's images and texts score together, by ITM, ITM and ITC, or ranking; each pair is matched once.
 
     sums: the scores are sums of ITM's logits and ITC's similarities.
     """
 
-    def __init__(self, scorer: Scorer, score: Literal["itm", "itm+itc"]) -> None:
-        self._scorer, self.sums = scorer, score == "itm+itc"
+    def __init__(self, scorer: Scorer, score: Literal["itm", "itm+itc", "rank"]) -> None:
+        self._scorer, self._by, self.sums = scorer, "rank" if score == "rank" else "itm", score == "itm+itc"
         self._similarity: Tensor | None = None
         self._known = torch.zeros_like(scorer.positives)  # bool [V, T]
         self._scores = torch.zeros(self._known.shape, dtype=torch.float64)
@@ -86,7 +86,7 @@ class PairScores:
         image, text = index.unbind(1)
         new = index[~self._known[image, text]]
         if len(new):
-            logits = finite(self._scorer.match(new), what="re-ranking").double()
+            logits = finite(self._scorer.match(new, self._by), what="re-ranking").double()
             extra = self.similarity[new[:, 0], new[:, 1]].double() if self.sums else 0.0
             self._scores[new[:, 0], new[:, 1]] = logits + extra
             self._known[new[:, 0], new[:, 1]] = True

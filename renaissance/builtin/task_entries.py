@@ -73,6 +73,24 @@ def check_itm(options: ItmOptions, trained: frozenset[str]) -> None:
         raise SpecError("'itm': with replaced=both a third of the pairs is true; leave false_share out.")
 
 
+class RankOptions(Options):
+    """Options of ranking."""
+
+    false_texts: Annotated[int, Field(ge=1, le=1023)] = Field(
+        15, description="Texts of other images that the true one is ranked among, as far as the batch has them."
+    )
+
+
+def check_rank(options: RankOptions, trained: frozenset[str]) -> None:
+    """Refuse a head that begins as another which is not there.
+
+    Raises:
+        SpecError: 'itm' is not trained.
+    """
+    if "itm" not in trained:
+        raise SpecError("'rank' begins as the head of 'itm' and is trained beside it; add 'itm' (METER: weight 0.5).")
+
+
 class ItcOptions(ImitatingOptions):
     """Options of image-text contrast."""
 
@@ -132,8 +150,10 @@ class RetrievalOptions(Options):
     rerank: Annotated[int, Field(ge=0, le=100_000)] | Literal["all"] = Field(
         0, description="Re-rank so many of the best by ITC with ITM scores; 0: none; 'all': score every pair by ITM."
     )
-    score: Literal["itm", "itm+itc"] = Field(
-        "itm", description="Re-rank by ITM's logit (ALBEF), or by its sum with ITC's similarity (LAVIS)."
+    score: Literal["itm", "itm+itc", "rank"] = Field(
+        "itm",
+        description="Re-rank by ITM's logit (ALBEF), by its sum with ITC's similarity (LAVIS), or by that of 'rank' "
+        "(METER).",
     )
 
 
@@ -145,8 +165,18 @@ def check_retrieval(options: RetrievalOptions, trained: frozenset[str]) -> None:
     """
     if options.rerank and "itm" not in trained:
         raise SpecError("'retrieval': rerank orders by ITM scores; add the task 'itm', or leave rerank out.")
-    if "itc" not in trained and not (options.rerank == "all" and options.score == "itm"):
+    if options.score == "rank" and "rank" not in trained:
+        raise SpecError("'retrieval': score=rank orders by the head of 'rank'; add that task, or leave score out.")
+    if "itc" not in trained and not (options.rerank == "all" and options.score != "itm+itc"):
         raise SpecError("'retrieval' orders by ITC's similarities; add the task 'itc', or say rerank=all, score=itm.")
+
+
+# by ITC, by ITM alone (full), by both (reranked); both ways, their means, and the sum
+_RECALLS = tuple(
+    f"{by}{what}"
+    for by in ("", "full ", "reranked ")
+    for what in (*(f"{side}R@{k}" for side in ("text ", "image ", "") for k in (1, 5, 10)), "sum of R@k")
+)
 
 
 TASKS = (
@@ -166,7 +196,20 @@ TASKS = (
         options=ItmOptions,
         outputs=frozenset({"pooled"}),
         needs_negatives=True,
+        metrics=("accuracy",),
         check=check_itm,
+    ),
+    TaskEntry(
+        name="rank",
+        summary="Ranking, to fine-tune for retrieval: the caption of an image among false ones, beside itm (METER)",
+        factory="renaissance.builtin.rank:Ranking",
+        options=RankOptions,
+        tiny={"false_texts": 1},
+        outputs=frozenset({"pooled"}),
+        needs_negatives=True,
+        evaluates=False,
+        begins_as="itm",
+        check=check_rank,
     ),
     TaskEntry(
         name="itc",
@@ -194,6 +237,7 @@ TASKS = (
         options=RetrievalOptions,
         needs_any=("itc", "itm"),
         trains=False,
+        metrics=_RECALLS,
         check=check_retrieval,
     ),
 )

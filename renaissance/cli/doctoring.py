@@ -91,7 +91,8 @@ def read_vocabulary(path: Path) -> frozenset[str]:
             return frozenset(line.strip() for line in text.splitlines() if line.strip())
         found = json.loads(text)
     except (OSError, ValueError) as error:
-        raise DataError(f"The vocabulary '{path}' cannot be read ({error}).") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"The vocabulary '{path}' cannot be read ({why}).") from None
     if not isinstance(found, list | dict) or not all(isinstance(label, str) for label in found):
         raise DataError(f"The vocabulary '{path}' is no list of texts. Write a JSON list, or one label a line.")
     return frozenset(found)

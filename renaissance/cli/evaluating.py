@@ -190,8 +190,11 @@ def _print(found: Sequence[SplitScores], *, verbose: bool, end: str = "") -> Non
     """Print the table of scores at once, with `end` after it."""
     from renaissance.cli.scores import print_scores
 
-    print_scores([row for scores in found for row in scores.rows()], verbose=verbose)
+    rows = [row for scores in found for row in scores.rows()]
+    print_scores(rows, verbose=verbose)
     print(end=end, flush=True)
+    if not rows:
+        note("No item says what is right, so there are no scores; --predictions FOLDER writes what the model says.")
 
 
 def _left_out(found: Sequence[SplitScores]) -> list[str]:

@@ -164,6 +164,7 @@ def _facts(component: Component, name: str) -> dict[str, Any] | None:
         "needs one of": list(task.needs_any),
         "reads": "images with captions" if task.data == "captions" else "items of prepared data",
         "layouts": list(task.layouts),
+        "scores": list(task.metrics),
         "architectures": sorted(task.architectures),
     }
 

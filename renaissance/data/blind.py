@@ -17,6 +17,7 @@ from renaissance.errors import DataError
 
 S = TypeVar("S", bound=Sample)
 CALLED = {"vision": "images", "text": "texts"}
+DRAWS = 64  # of samples, before those that follow are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,11 @@ class Blindfold:
     def __call__(self, sample: S, epoch: int = 0) -> S:
         """Return the sample with what another one has; its id, label and all else stay.
 
+        Of a sample that has more of them, the first ones, if no other has as many.
+
         Raises:
             DataError: it has none of the modality, or boxes in the images that would go, or no other sample has others,
-                as many as it.
+                at least as many as it.
         """
         mine = _held(sample, self.modality)
         if not mine:
@@ -47,15 +50,34 @@ class Blindfold:
                 f"{sample.row}: the boxes of '{sample.id}' lie in its own image, so no other can stand in its place; "
                 "set evaluation.blind to 'text'."
             )
-        first = stable_hash("blind", self.seed, epoch, sample.id) % len(self.pool)
+        first = self._first(sample, len(mine), epoch)
+        longer: Sample | None = None
         for step in range(len(self.pool)):
             other = self.pool[(first + step) % len(self.pool)]
             theirs = _held(other, self.modality)
+            if set(theirs) & set(mine):
+                continue
             # an image may have any number of captions
-            alike = len(theirs) == len(mine) or isinstance(sample, Record)
-            if alike and not set(theirs) & set(mine):
+            if len(theirs) == len(mine) or isinstance(sample, Record):
                 return _given(sample, other, self.modality)
-        raise _alone(sample, self.modality, len(mine))
+            if longer is None and len(theirs) > len(mine):
+                longer = other
+        if longer is None:
+            raise _alone(sample, self.modality, len(mine))
+        return _given(sample, longer, self.modality, len(mine))
+
+    def _first(self, sample: Sample, count: int, epoch: int) -> int:
+        """Return the number in the pool of the sample to try first.
+
+        One with as many images or texts, if some draws find it: else of a pool in which such come one after the other
+        (ARO's parts), many samples would get what the first of them has.
+        """
+        place = stable_hash("blind", self.seed, epoch, sample.id) % len(self.pool)
+        for draw in range(DRAWS):
+            if isinstance(sample, Record) or len(_held(self.pool[place], self.modality)) == count:
+                break
+            place = stable_hash("blind", self.seed, epoch, sample.id, draw) % len(self.pool)
+        return place
 
 
 def blinded(samples: Sequence[S], modality: Modality, seed: int) -> tuple[S, ...]:
@@ -66,7 +88,7 @@ def blinded(samples: Sequence[S], modality: Modality, seed: int) -> tuple[S, ...
     Raises:
         DataError: as `Blindfold` raises it.
     """
-    if all(isinstance(sample, Record) for sample in samples):
+    if samples and all(isinstance(sample, Record) for sample in samples):
         return _exchanged(samples, modality, seed)
     blindfold = Blindfold(modality, samples, seed)
     return tuple(blindfold(sample) for sample in samples)
@@ -89,13 +111,13 @@ def _held(sample: Sample, modality: Modality) -> tuple[str, ...]:
     return tuple(image.name for image in sample.images) if modality == "vision" else sample.texts
 
 
-def _given(sample: S, other: Sample, modality: Modality) -> S:
-    """Return a sample with the images, or the texts, of another one of its kind."""
+def _given(sample: S, other: Sample, modality: Modality, count: int | None = None) -> S:
+    """Return a sample with the images, or the texts, of another one of its kind; count: of an item, the first ones."""
     changes: dict[str, object]
     if isinstance(other, Record):
         changes = {"image": other.image} if modality == "vision" else {"captions": other.captions}
     else:
-        changes = {"images": other.images} if modality == "vision" else {"texts": other.texts}
+        changes = {"images": other.images[:count]} if modality == "vision" else {"texts": other.texts[:count]}
     return replace(sample, **changes)  # type: ignore[arg-type]  # fields of its class
 
 

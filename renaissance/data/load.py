@@ -80,12 +80,12 @@ def _of_world(data: WorldData, cache: Path) -> ImagesData:
 def _prepared(data: PreparedData, folder: Path, validation: int, *, items: bool, files_gone: bool = False) -> DataSet:
     """Return the samples of prepared data: its items, or the images with captions that they are."""
     prepared = Prepared(folder, files_gone=files_gone)
-    names = data.splits or tuple(name for name in prepared.splits if name != data.train)
+    names = data.splits or tuple(name for name in prepared.splits if name not in data.trained)
 
     def samples(split: str) -> tuple[Sample, ...]:
         return tuple(item if items else captioned(item) for item in prepared.items(split))
 
-    train = samples(data.train)
+    train = tuple(sample for split in data.trained for sample in samples(split))
     kept = _set_aside(train, data.seed, min(validation, len(train) // 4))
     splits = {name: samples(name) for name in names}
     return DataSet(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from renaissance.data.budget import check_budget
-from renaissance.data.decode import decode
+from renaissance.data.decode import NEXT_STEP, decode
 from renaissance.data.layouts import (
     Layout,
     MissingImageError,
@@ -141,7 +141,8 @@ class _Intake:
             new = self._new_images(item)
         except SampleError as error:
             missing = isinstance(error, MissingImageError)
-            self.problems.report(item.row, str(error).removesuffix("."), missing=missing)
+            fault = str(error).removesuffix(f" {NEXT_STEP}.").removesuffix(".")  # the report says what to do
+            self.problems.report(item.row, fault, missing=missing)
             return
         self._note(item, new)
         if self.writer is not None:
@@ -279,7 +280,9 @@ def _facts(layout: Layout, root: Path, intake: _Intake, problems: Problems) -> d
         split: {"items": count.items, "images": count.images, "texts": count.texts}
         for split, count in sorted(intake.tally.items())
     }
-    languages = intake.languages or _told_language(root, sum(count.items for count in intake.tally.values()))
+    told = _told_by_world(root)
+    items = sum(count.items for count in intake.tally.values())
+    languages = intake.languages or ({told["language"]: items} if "language" in told else {})
     facts: dict[str, Any] = {"layout": layout.name, "reader": layout.version, "counts": counts}
     if layout.counts:
         facts["published"] = {"items": dict(layout.counts), "texts": dict(layout.texts)}
@@ -288,16 +291,25 @@ def _facts(layout: Layout, root: Path, intake: _Intake, problems: Problems) -> d
         facts["languages"] = dict(sorted(languages.items()))
     if (root / WORLD).is_file():
         facts["drawn"] = True
+    if "world" in told:
+        facts["world"] = told["world"]
     facts["skipped"] = {"count": problems.count, "missing": problems.missing, "rows": problems.skipped}
     return facts
 
 
-def _told_language(root: Path, items: int) -> dict[str, int]:
-    """Return the language of a generated world, which says it beside its files, with the number of items."""
-    if not (root / WORLD).is_file():
-        return {}
-    language = next((value for name, value in json_members(root / WORLD) if name == "language"), None)
-    return {language: items} if isinstance(language, str) else {}
+def _told_by_world(root: Path) -> dict[str, str]:
+    """Return what a generated world says beside its files: which it is ("world"), and its language.
+
+    Two worlds call different pictures the same.
+    """
+    found: dict[str, str] = {}
+    if (root / WORLD).is_file():
+        for name, value in json_members(root / WORLD):
+            if isinstance(value, str):
+                found[name] = value
+            if name == "language":
+                break  # all that the oracle knows comes next
+    return found
 
 
 def _fractions(layout: Layout, intake: _Intake) -> dict[str, float]:

@@ -253,10 +253,27 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         whole = manifest["format"] == FORMAT and {"layout", "splits", "images"} <= set(manifest)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"'{folder}' holds no prepared data ({error}). Try: renaissance data prepare.") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"'{folder}' holds no prepared data ({MANIFEST}: {why}). Try: renaissance data prepare."
+        ) from None
     if not whole:
         raise DataError(f"'{folder}' was prepared by another version. Prepare the data again.")
     return dict(manifest)
+
+
+def world_of(folder: Path) -> str | None:
+    """Return which generated world prepared data are of; None: of none, or it is not known."""
+    try:
+        return _world(folder, (folder / MANIFEST).stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)  # it is asked for each image
+def _world(folder: Path, changed: int) -> str | None:
+    world = manifest_of(folder).get("world")
+    return world if isinstance(world, str) else None
 
 
 class Prepared:

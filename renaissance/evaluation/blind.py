@@ -40,15 +40,20 @@ def with_figures(scores: Figures, kind: str, others: Figures) -> dict[str, tuple
 def blind_items(items: Sequence[Item], modality: Modality) -> tuple[Item, ...] | None:
     """Return the items, each with the images or the texts of another; None where there are none that could change.
 
-    An image of which an item sees one box takes its box along: a probe is shown the crop.
+    An image of which an item sees one box takes its box along: a probe is shown the crop. Items that see whole images
+    beside such ones (ARO has both) exchange theirs with each other.
     """
-    crops = modality == "vision" and any(item.boxes for item in items)
-    if crops and not all(len(item.boxes) == len(item.images) == 1 for item in items):
+    boxed = [bool(item.boxes) and modality == "vision" for item in items]
+    crops = [item for item, one in zip(items, boxed, strict=True) if one]
+    if not all(len(item.boxes) == len(item.images) == 1 for item in crops):
         return None
+    whole = [item for item, one in zip(items, boxed, strict=True) if not one]
     try:
-        return _uncropped(blinded(_cropped(items), modality, SEED)) if crops else blinded(items, modality, SEED)
+        left = iter(_uncropped(blinded(_cropped(crops), modality, SEED)))
+        right = iter(blinded(whole, modality, SEED))
     except DataError:
         return None
+    return tuple(next(left if one else right) for one in boxed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,7 @@ class Remembering:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._similarity: Tensor | None = None
-        self._known = torch.zeros_like(scorer.positives)  # bool [V, T]
-        self._logits = torch.zeros(self._known.shape)
+        self._matched: dict[str, tuple[Tensor, Tensor]] = {}  # by head: bool [V, T] which are known, and the logits
 
     @property
     def positives(self) -> Tensor:
@@ -95,14 +99,17 @@ class Remembering:
             self._similarity = self._scorer.similarity()
         return self._similarity
 
-    def match(self, index: Tensor) -> Tensor:
-        """ITM logits fp32 [P] of the (image, text) pairs in index int64 [P, 2]."""
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
+        """Logits fp32 [P] of the (image, text) pairs in index int64 [P, 2], by ITM's head or another."""
+        if by not in self._matched:
+            self._matched[by] = torch.zeros_like(self.positives), torch.zeros(self.positives.shape)
+        known, logits = self._matched[by]
         image, text = index.unbind(1)
-        new = index[~self._known[image, text]]
+        new = index[~known[image, text]]
         if len(new):
-            self._logits[new[:, 0], new[:, 1]] = self._scorer.match(new)
-            self._known[new[:, 0], new[:, 1]] = True
-        return self._logits[image, text]
+            logits[new[:, 0], new[:, 1]] = self._scorer.match(new, by)
+            known[new[:, 0], new[:, 1]] = True
+        return logits[image, text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +126,9 @@ class BlindScorer:
         """Dot products of ITC's unit vectors, fp32 [V, T]."""
         return self.scorer.similarity()
 
-    def match(self, index: Tensor) -> Tensor:
-        """ITM logits fp32 [P] of the (image, text) pairs in index int64 [P, 2]."""
-        return self.scorer.match(index)
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
+        """Logits fp32 [P] of the (image, text) pairs in index int64 [P, 2], by ITM's head or another."""
+        return self.scorer.match(index, by)
 
 
 def exchanged(belongs: Tensor) -> Tensor | None:

@@ -184,15 +184,19 @@ def evaluate_all(
         raise DataError(f"'{root}' has no prepared data below it. Try: renaissance data prepare --help")
     progress = progress or Silent()
     how = How(batch_size=batch_size, on_bad_sample=on_bad_sample, blind=blind, trained=trained, waive=waive)
-    for place in prepared:
-        chosen = [name for name in splits or held_out(Prepared(place).splits) if name in Prepared(place).splits]
+    known = registry or default_registry()
+    asked = {
+        place: [name for name in splits or held_out(Prepared(place).splits) if name in Prepared(place).splits]
+        for place in prepared
+    }
+    _refuse_all_leaks(getattr(model, "assembly", model), asked, how, known)
+    for place, chosen in asked.items():
         if not chosen:
             progress.say(
                 f"{place.name}: passed over, for it has no split to measure. Name one of its own to measure it."
             )
             continue
         try:
-            known = registry or default_registry()
             scores = _evaluate(model, place, None, chosen, how, known, progress, name=place.name)
         except CapabilityError as error:
             progress.say(f"{place.name}: passed over, for no task of this model is for it.")
@@ -205,6 +209,24 @@ def evaluate_all(
     if not found and passed:
         raise passed[0]
     return found
+
+
+def _refuse_all_leaks(assembly: Assembly, asked: Mapping[Path, Sequence[str]], how: How, registry: Registry) -> None:
+    """Refuse splits that were trained on, of all data that can be measured, before any of it is.
+
+    Raises:
+        DataError: naming the first.
+    """
+    if how.trained is None:
+        return
+    for place, chosen in asked.items():
+        prepared = Prepared(place)
+        layout = str(prepared.manifest["layout"])
+        try:
+            chosen_measures(assembly, None, layout=layout, registry=registry)
+        except CapabilityError:
+            continue
+        _shared({split: tuple(prepared.items(split)) for split in chosen}, layout, how, place.name)
 
 
 def measured_splits(folder: str | Path, splits: Sequence[str] | None) -> list[str]:

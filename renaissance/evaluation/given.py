@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from renaissance.api import Box, Item
-from renaissance.data.decode import open_image
+from renaissance.data.decode import SKIPPING, open_image
 from renaissance.errors import SampleError, SpecError
+from renaissance.spec import shown
 
 Picture: TypeAlias = Image | Path | str | bytes
 
@@ -38,8 +39,8 @@ def given_items(
         SpecError: there are not as many images as texts, or neither; or the boxes are not those of each image.
         SampleError: a text is empty.
     """
-    pictures = [images] if isinstance(images, Picture) else None if images is None else list(images)
-    words = [texts] if isinstance(texts, str) else None if texts is None else list(texts)
+    pictures = None if images is None else pictures_of(cast(Any, images))
+    words = None if texts is None else words_of(cast(Any, texts))
     sizes = {len(given) for given in (pictures, words) if given is not None}
     if len(sizes) != 1 or 0 in sizes:
         raise SpecError("predict takes image i with text i: give as many of each, at least one, or only one kind.")
@@ -70,7 +71,7 @@ def _boxes(given: Sequence[Box], index: int) -> tuple[Box, ...]:
 
 
 def _several(given: Any) -> tuple[Any, ...]:
-    return (given,) if isinstance(given, Picture) else tuple(given)
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, Picture) else (given,)
 
 
 class _Given(NamedTuple):
@@ -109,31 +110,50 @@ def opened(picture: Picture, name: str) -> Image:
     Raises:
         SampleError: it cannot be read, or is no picture.
     """
-    source = Path(picture) if isinstance(picture, str) else picture
-    if not isinstance(source, Image | Path | bytes):
-        raise SampleError(f"{name} is a {type(source).__name__}. Give a PIL picture, a path or bytes.")
-    return open_image(source, name=name)
+    if not isinstance(picture, Picture):
+        raise SampleError(f"{name} is a {type(picture).__name__}. Give a PIL picture, a path or bytes.")
+    if isinstance(picture, str) and ("://" in picture or not picture):
+        raise SampleError(f"{name}: '{shown(picture)}' is no path, and nothing is downloaded here. Give a file's.")
+    try:
+        return open_image(Path(picture) if isinstance(picture, str) else picture, name=name)
+    except SampleError as error:  # of what is given by hand, nothing is skipped
+        raise SampleError(str(error).replace(SKIPPING, "")) from None
 
 
 def pictures_of(images: Picture | Sequence[Picture]) -> list[Picture]:
-    """Return the images as a list, of which there may be one alone."""
-    return [images] if isinstance(images, Picture) else list(images)
+    """Return the images as a list, of which there may be one alone.
+
+    Raises:
+        SpecError: they are neither one nor several.
+    """
+    return [images] if isinstance(images, Picture) else _listed(images, "images", "a PIL picture, a path or bytes")
 
 
 def words_of(texts: str | Sequence[str]) -> list[str]:
-    """Return the texts as a list, of which there may be one alone."""
-    return [texts] if isinstance(texts, str) else list(texts)
+    """Return the texts as a list, of which there may be one alone.
+
+    Raises:
+        SpecError: they are neither one nor several.
+    """
+    return [texts] if isinstance(texts, str) else _listed(texts, "texts", "a text")
+
+
+def _listed(given: Any, name: str, one: str) -> list[Any]:
+    """Return as a list what was given as several; bytes and mappings have items, and none that are meant."""
+    if isinstance(given, Iterable) and not isinstance(given, bytes | bytearray | Mapping | io.IOBase):
+        return list(given)
+    raise SpecError(f"{name}= is a {type(given).__name__}. Give {one}, or a list of such.")
 
 
 def in_batches(call: Callable[[list[tuple[int, Any]]], Tensor], items: Sequence[Any], batch_size: int) -> Tensor:
     """Return `call` of the numbered items, batch after batch, as one fp32 tensor on the CPU.
 
     Raises:
-        SpecError: `batch_size` is less than 1.
+        SpecError: `batch_size` is no whole number from 1 on.
         SampleError: there are no items.
     """
-    if batch_size < 1:
-        raise SpecError(f"batch_size must be at least 1, and is {batch_size}.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise SpecError(f"batch_size must be a whole number, at least 1, and is {shown(batch_size)}.")
     if not items:
         raise SampleError("There is nothing to compute: the list is empty. Give at least one.")
     numbered = list(enumerate(items))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renaissance.data.doctor.overlap import corpus_key, level
+from renaissance.data.doctor.overlap import corpus_key, level, of_world
 from renaissance.data.doctor.report import OverlapLevel
 from renaissance.data.load import load_data
 from renaissance.data.mixtures import Mixture
-from renaissance.data.prepared import ParquetImage, manifest_of
+from renaissance.data.prepared import ParquetImage, Prepared, manifest_of, world_of
 from renaissance.data.records import DataSet, ImageSource, Sample, images_of
 from renaissance.data.streams import Stream
 from renaissance.errors import DataError, SpecError
@@ -79,10 +79,11 @@ def image_keys(sample: Sample, layout: str) -> Iterator[tuple[ImageSource, list[
             continue
         folder = Path(image.file).parent
         image_id = image.name.removeprefix(f"{folder.name}/")
-        keys = [f"{folder.resolve()}/{image_id}", corpus_key(layout, image_id)]
+        keys = [corpus_key(layout, image_id)]
         if len(images) == 1 and "coco_id" in sample.fields:
             keys.append(f"coco:{sample.fields['coco_id']}")
-        yield image, [key for key in keys if key is not None]
+        world = world_of(folder)
+        yield image, [f"{folder.resolve()}/{image_id}", *(of_world(key, world) for key in keys if key is not None)]
 
 
 def trained_images(data: Data, samples: Any) -> Trained:
@@ -94,13 +95,26 @@ def trained_images(data: Data, samples: Any) -> Trained:
     for part, own in parts:
         if isinstance(own, Stream):
             continue
-        of = layout_of(part), part.train if isinstance(part, PreparedData) else "train"
-        for sample in own:
-            for key in (key for _, known in image_keys(sample, of[0]) for key in known):
-                met = keys.get(key, ())
-                if of not in met:
-                    keys[key] = (*met, of)
+        layout = layout_of(part)
+        for split, samples_of_split in _by_split(part, own):
+            of = layout, split
+            for sample in samples_of_split:
+                for key in (key for _, known in image_keys(sample, layout) for key in known):
+                    met = keys.get(key, ())
+                    if of not in met:
+                        keys[key] = (*met, of)
     return Trained(keys, streamed=any(isinstance(own, Stream) for _, own in parts))
+
+
+def _by_split(data: Data, samples: Iterable[Sample]) -> Iterator[tuple[str, Iterable[Sample]]]:
+    """Yield the samples to train on by their split; of several splits also those that are set aside to validate on."""
+    if not isinstance(data, PreparedData) or len(data.trained) == 1:
+        yield data.trained[0] if isinstance(data, PreparedData) else "train", samples
+        return
+    assert data.path is not None, "its samples are here"
+    prepared = Prepared(Path(data.path).expanduser(), files_gone=True)
+    for split in data.trained:
+        yield split, prepared.items(split)
 
 
 def trained_by(recipe: Recipe, cache: Path, *, items: bool) -> Trained:

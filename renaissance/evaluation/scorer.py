@@ -61,13 +61,13 @@ class ModelScorer:
             text = _chunked(texts, lambda part: task.embed(encoder.represent(part, "text"), "text"), device)
             return vision @ text.T
 
-    def match(self, index: Tensor) -> Tensor:
-        """ITM logits fp32 [P] of the (image, text) pairs in index int64 [P, 2].
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
+        """Logits fp32 [P] of the (image, text) pairs in index int64 [P, 2], by ITM's head or another on pooled vectors.
 
         Raises:
-            CapabilityError: the model was not trained for ITM.
+            CapabilityError: the model was not trained for it.
         """
-        task, encoder = self._task("itm"), self._assembly.encoder
+        task, encoder = self._task(by), self._assembly.encoder
         images, texts = self.features()
         device = next(self._assembly.parameters()).device
         parts = torch.split(index, PAIRS_AT_ONCE)

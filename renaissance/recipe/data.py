@@ -90,9 +90,28 @@ class PreparedData(Strict):
 
     kind: Literal["prepared"] = "prepared"
     path: str | None = Field(None, description="The folder; `--data` sets it.")
-    train: Name = Field("train", description="The split to train on.")
+    train: Name | tuple[Name, ...] = Field(
+        "train", description="The split to train on, or several: [train, restval] is the usual training set of COCO."
+    )
     splits: tuple[Name, ...] = Field((), strict=False, description="Splits to evaluate on; default: all others.")
     seed: int = Field(0, ge=0, le=2**31, description="Draws the samples set aside for evaluation in training.")
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("train")
+    @classmethod
+    def _distinct(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value or (len(set(value)) < len(value) and not isinstance(value, str)):
+            raise ValueError("name at least one split to train on, and none twice")
+        return value
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The splits to train on."""
+        return (self.train,) if isinstance(self.train, str) else self.train
 
 
 HeldData = Annotated[WorldData | ImagesData | PreparedData, Field(discriminator="kind")]

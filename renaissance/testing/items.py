@@ -163,7 +163,7 @@ class KnownScorer:
         """Scores fp32 [V, T]."""
         return self.transform(self.positives.float())
 
-    def match(self, index: Tensor) -> Tensor:
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
         """Logits fp32 [P] of the pairs in index int64 [P, 2]: above 0 where they belong together, else below."""
         belongs = self.positives[index[:, 0], index[:, 1]].float()
         return self.transform(belongs) * 2 - 1 if len(belongs) else belongs

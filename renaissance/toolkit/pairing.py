@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from renaissance.api import Batch
+from renaissance.toolkit.distributed import gather, offset
 from renaissance.toolkit.random import uniform
 
 
@@ -30,6 +32,18 @@ def belonging(caption_keys: Tensor, image_keys: Tensor, text_keys: Tensor) -> Te
     first = (image_keys.unsqueeze(1) == image_keys.unsqueeze(0)).int().argmax(1)  # [V]
     counted = torch.zeros_like(told, dtype=torch.int64).index_add_(0, first, told.long())
     return counted[first] > 0
+
+
+def belonging_anywhere(batch: Batch) -> Tensor:
+    """Return bool [V, T], of all processes: which texts are captions of which images, as far as any process knows."""
+    return belonging(gather(batch.caption_keys), gather(batch.image_keys), gather(batch.text_keys))
+
+
+def false_texts(batch: Batch) -> Tensor:
+    """Return bool [P, T of all processes]: which texts may stand in a pair as false ones, each distinct text once."""
+    images = batch.pairs[:, 0]
+    own = offset(len(batch.caption_keys), images.device) + images
+    return first_of_equal(gather(batch.text_keys)) & ~belonging_anywhere(batch)[own]
 
 
 def told_together(caption_keys: Tensor, image_keys: Tensor) -> Tensor:

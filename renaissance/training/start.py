@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from renaissance.assemble import Assembly, assemble, build_tasks
+from renaissance.assemble import Assembly, assemble, begin_as, build_tasks
 from renaissance.container import load
 from renaissance.errors import SpecError
 from renaissance.evaluation.splits import SplitScores
@@ -171,7 +171,9 @@ def assemble_tasks(plan: AnyPlan, old: Assembly, seed: int) -> nn.ModuleDict:
     """Return the tasks of a plan: those of the saved model as they are, the others newly built for its encoder."""
     fresh = replace(plan, tasks={name: task for name, task in plan.tasks.items() if name not in old.tasks})
     built = build_tasks(fresh, old.encoder, seed)
-    return nn.ModuleDict({name: old.tasks[name] if name in old.tasks else built[name] for name in plan.tasks})
+    tasks = nn.ModuleDict({name: old.tasks[name] if name in old.tasks else built[name] for name in plan.tasks})
+    begin_as(tasks, plan, fresh.tasks)
+    return tasks
 
 
 def _kept_options(

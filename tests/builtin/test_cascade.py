@@ -31,7 +31,7 @@ class FixedScorer:
         assert self._similarity is not None, "no similarity is needed"
         return self._similarity
 
-    def match(self, index: Tensor) -> Tensor:
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
         self.asked += [(int(image), int(text)) for image, text in index]
         return self._match[index[:, 0], index[:, 1]]
 

@@ -258,7 +258,7 @@ class FakeMatcher:
     def similarity(self) -> Tensor:
         return self.scored
 
-    def match(self, index: Tensor) -> Tensor:
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
         return self.scored[index[:, 0], index[:, 1]]
 
 

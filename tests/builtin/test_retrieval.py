@@ -23,7 +23,7 @@ class FixedScorer:
     def similarity(self) -> Tensor:
         return self._similarity
 
-    def match(self, index: Tensor) -> Tensor:
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
         self.matched += len(index)
         return self._match[index[:, 0], index[:, 1]]
 

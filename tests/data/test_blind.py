@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,6 +51,15 @@ def test_the_images_are_those_of_another_item_and_all_else_stays() -> None:
     for before, after in zip(ITEMS, blinded(ITEMS, "vision", 0), strict=True):
         assert seen(after) != seen(before)
         assert (after.id, after.texts, after.label, after.row) == (before.id, before.texts, before.label, before.row)
+
+
+def test_no_sample_stands_in_for_many_where_those_with_as_many_texts_lie_side_by_side() -> None:
+    few = [item(n, texts=(f"true {n}", f"false {n}")) for n in range(40)]
+    many = [item(n, texts=tuple(f"{n} in order {k}" for k in range(5))) for n in range(40, 200)]
+    found = blinded([*few[:20], *many, *few[20:]], "text", 0)
+    taken = Counter(one.texts for one in found if len(one.texts) == 2)
+    assert sum(taken.values()) == 40
+    assert max(taken.values()) <= 5
 
 
 def test_the_texts_are_those_of_another_item_and_all_else_stays() -> None:

@@ -20,6 +20,11 @@ from tests.builtin.item_cases import Named, item
 from tests.evaluation.prepared_cases import captioned, pairs, write
 
 
+def crop(n: int) -> Item:
+    """Return an item of an image of which one box is seen."""
+    return Item(str(n), (Named(f"p{n}"),), ("a", "b"), boxes=((float(n), 0.0, 4.0, 4.0),), target=0)
+
+
 def score(name: str = "accuracy", value: float = 70.0) -> Score:
     return Score(name=name, value=value, low=60.0, high=80.0, chance=50.0, n=10, units=10)
 
@@ -50,9 +55,7 @@ def test_every_item_gets_the_modality_of_another_and_keeps_the_rest(modality: Mo
 
 
 def test_a_crop_takes_its_box_along() -> None:
-    items = [
-        Item(str(n), (Named(f"p{n}"),), ("a", "b"), boxes=((float(n), 0.0, 4.0, 4.0),), target=0) for n in range(6)
-    ]
+    items = [crop(n) for n in range(6)]
     found = blind_items(items, "vision")
     assert found is not None
     for one, other in zip(items, found, strict=True):
@@ -65,6 +68,25 @@ def test_where_nothing_can_stand_in_its_place_there_is_no_figure() -> None:
     assert blind_items([replace(item(n), boxes=boxes) for n in range(6)], "vision") is None
     assert blind_items([item(n, texts=0) for n in range(6)], "text") is None
     assert blind_items([item(0)], "text") is None
+
+
+def test_crops_and_whole_images_exchange_theirs_each_with_their_kind() -> None:
+    items = [item(n, texts=2) if n % 2 else crop(n) for n in range(12)]
+    found = blind_items(items, "vision")
+    assert found is not None
+    assert [bool(one.boxes) for one in found] == [bool(one.boxes) for one in items]
+    for one, other in zip(items, found, strict=True):
+        assert (one.id, one.texts) == (other.id, other.texts)
+        assert one.images[0].name != other.images[0].name
+        assert not other.boxes or other.boxes[0][0] == float(other.images[0].name.removeprefix("p"))
+
+
+def test_a_number_of_texts_that_no_other_item_has_is_taken_of_a_longer_one() -> None:
+    items = [item(0, texts=2), *(item(n, texts=5) for n in range(1, 6))]
+    found = blind_items(items, "text")
+    assert found is not None
+    assert [len(one.texts) for one in found] == [2, 5, 5, 5, 5, 5]
+    assert all(not set(one.texts) & set(other.texts) for one, other in zip(items, found, strict=True))
 
 
 def test_captions_are_exchanged_whole_and_no_image_keeps_one() -> None:
@@ -93,7 +115,7 @@ class Fixed:
         self.products += 1
         return torch.eye(5)
 
-    def match(self, index: Tensor) -> Tensor:
+    def match(self, index: Tensor, by: str = "itm") -> Tensor:
         self.matched += len(index)
         return (index[:, 0] == index[:, 1]).float()
 

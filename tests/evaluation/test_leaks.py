@@ -11,8 +11,11 @@ import pytest
 
 import renaissance
 from renaissance.api import Item
+from renaissance.data.doctor import examine
 from renaissance.data.load import load_data
-from renaissance.data.prepared import ParquetImage
+from renaissance.data.prepare import prepare
+from renaissance.data.prepared import ParquetImage, Prepared
+from renaissance.data.world.build import write_world
 from renaissance.errors import CapabilityError, DataError, SpecError
 from renaissance.evaluation.evaluate import evaluate, evaluate_all
 from renaissance.evaluation.leaks import Trained, check_run, trained_images
@@ -97,6 +100,29 @@ def test_an_image_of_two_parts_is_what_the_worse_one_says(
     assert (shared.level, shared.reason) == ("leak", "it is evaluated on what it was trained on")
 
 
+def test_several_splits_are_trained_on_as_one_and_each_counts_as_what_it_is(
+    tiny_recipe: Recipes, tmp_path: Path, cache: Path
+) -> None:
+    splits = {"train": captioned(0, 1, 2), "restval": captioned(3, 4), "test": captioned(5)}
+    coco = write(tmp_path / "coco", "coco-captions", splits)
+    recipe, data = told(tiny_recipe(data={**prepared(coco), "train": ["train", "restval"]}), cache)
+    assert [len(data.train), *data.splits] == [5, "test"]
+    trained = trained_images(recipe.data, data.train)
+
+    def level(number: int) -> str:
+        probe = [Item("x", (ParquetImage("/data/vqa/images.parquet", 0, 0, f"vqa/p{number}"),), ())]
+        shared = trained.shared(probe, ("vqav2", "val"), name="val", waived=False)
+        return "nothing" if shared is None else shared.level
+
+    assert [level(number) for number in (1, 3, 5)] == ["leak", "standard overlap", "nothing"]
+
+
+@pytest.mark.parametrize("train", [[], ["train", "train"]])
+def test_splits_to_train_on_are_named_once(train: list[str], tiny_recipe: Recipes, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"data\.train.*at least one split to train on, and none twice"):
+        validate_recipe(tiny_recipe(data={**prepared(tmp_path), "train": train}))
+
+
 def test_an_image_that_only_a_later_sample_tells_of_is_counted() -> None:
     image = ParquetImage("/data/own/images.parquet", 0, 0, "own/x")
     samples = [Item("a", (image,), ()), Item("b", (image,), (), fields={"coco_id": "7"})]
@@ -132,6 +158,44 @@ def test_evaluation_refuses_what_was_trained_on(
     assert waived.shared.waived
     with pytest.raises(DataError, match=r"images of 'coco/train' were trained on"):
         evaluate_all(model, tmp_path / "all", splits=["train"], trained=trained)
+
+
+def test_no_data_are_measured_where_some_of_them_were_trained_on(
+    tiny_model: Callable[..., Any], tiny_recipe: Recipes, tmp_path: Path, cache: Path
+) -> None:
+    write(tmp_path / "all/a", "coco-captions", {"test": captioned(8, 9)})
+    coco = write(tmp_path / "all/b", "coco-captions", {"train": captioned(0, 1, 2), "test": captioned(2, 3)})
+    recipe, data = told(tiny_recipe(data=prepared(coco)), cache)
+    measured: list[Any] = []
+    with pytest.raises(DataError, match=r"images of 'b/test' were trained on.*--waive b/test"):
+        evaluate_all(
+            tiny_model(("itm",)),
+            tmp_path / "all",
+            trained=trained_images(recipe.data, data.train),
+            measured=measured.append,
+        )
+    assert measured == []
+
+
+def test_two_worlds_call_other_pictures_the_same_and_share_none(
+    tiny_recipe: Recipes, tmp_path: Path, cache: Path
+) -> None:
+    for seed in (1, 2):
+        write_world(tmp_path / f"w{seed}", 40, seed, layouts=("coco-captions", "vqav2"), image_size=16)
+        for layout in ("coco-captions", "vqav2"):
+            prepare(layout, tmp_path / f"w{seed}" / layout, tmp_path / f"{layout}-{seed}")
+    recipe, data = told(tiny_recipe(data=prepared(tmp_path / "coco-captions-1")), cache)
+    trained = trained_images(recipe.data, data.train)
+
+    def shared(name: str, layout: str) -> Any:
+        found = Prepared(tmp_path / name)
+        items = [item for split in found.splits for item in found.items(split)]
+        return trained.shared(items, (layout, "test"), name="test", waived=False)
+
+    assert shared("vqav2-1", "vqav2").images == len(data.train)
+    assert shared("vqav2-2", "vqav2") is None
+    report = examine([tmp_path / "coco-captions-1"], against=[tmp_path / "coco-captions-2", tmp_path / "vqav2-2"])
+    assert [overlap.by["id"] for overlap in report.overlaps] == [0] * len(report.overlaps)
 
 
 # --- further data ---------------------------------------------------------------------------------------------------

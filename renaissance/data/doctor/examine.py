@@ -22,8 +22,8 @@ Examined = tuple[Source, Images]
 
 
 def examine(
-    given: Sequence[str],
-    against: Sequence[str] = (),
+    given: Sequence[str | Path],
+    against: Sequence[str | Path] = (),
     *,
     backbones: Mapping[str, tuple[str, ...] | Unknown] | None = None,
     vocabulary: Collection[str] | None = None,

@@ -1,6 +1,7 @@
 """Images of an evaluation split that a training split has too: by id, by bytes, and by look.
 
-Ids are compared where they mean the same: within one data set, and between corpora that share images ("coco:391895").
+Ids are compared where they mean the same: within one data set, and between corpora that share images ("coco:391895"),
+or between the layouts of one generated world.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from renaissance.data.doctor.checks import UNREADABLE, Images
 from renaissance.data.doctor.looks import look_alike, near
 from renaissance.data.doctor.report import EXAMPLES, Findings, Overlap, OverlapLevel
 from renaissance.data.doctor.sources import Source
+from renaissance.data.prepared import world_of
 from renaissance.data.records import ImageSource
 
 REF = frozenset({"refcoco", "refcoco+", "refcocog"})
@@ -106,11 +108,17 @@ def _by_id(one: Source, these: Images, other: Source, those: Images) -> Iterator
 
 def _keys(source: Source, images: Images) -> Iterator[tuple[int, str]]:
     """Yield the ids that mean the same in other corpora."""
+    world = world_of(source.place)
     for index, image_id in enumerate(images.ids):
         key = corpus_key(source.layout, image_id)
         if key is not None:
-            yield index, key
-    yield from images.also.items()
+            yield index, of_world(key, world)
+    yield from ((index, of_world(key, world)) for index, key in images.also.items())
+
+
+def of_world(key: str, world: str | None) -> str:
+    """Return the key of an image of a generated world, whose ids mean the same in its own layouts alone."""
+    return key if world is None else f"{world}/{key}"
 
 
 def corpus_key(layout: str, image_id: str) -> str | None:

@@ -76,7 +76,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(given: str, *, cache: Path, tested: bool = False) -> Source:
+def open_source(given: str | Path, *, cache: Path, tested: bool = False) -> Source:
     """Open "FOLDER", or "FOLDER:split,split" to choose splits: those trained on or, with `tested`, tested on.
 
     Without a choice, splits whose name begins with "train" or "restval" are trained on, and the others tested on. What
@@ -85,7 +85,7 @@ def open_source(given: str, *, cache: Path, tested: bool = False) -> Source:
     Raises:
         DataError: there are no data, or no such split.
     """
-    path, chosen = _parts(given)
+    path, chosen = _parts(str(given))
     source = _opened(path, cache)
     unknown = [name for name in chosen if name not in source.splits]
     if unknown:

@@ -15,7 +15,7 @@ from typing import Literal
 from renaissance.data.world.grammar import Voice, finished
 from renaissance.data.world.meaning import Comparison, Noun, stands, those
 from renaissance.data.world.references import Reference, phrase_of, plan_reference
-from renaissance.data.world.scene import Relation, Scene
+from renaissance.data.world.scene import PLACES, Relation, Scene, Thing
 
 PairForm = Literal[
     "both", "one", "neither", "some", "left picture", "right picture", "total", "more left", "more right"
@@ -26,15 +26,7 @@ PAIR_FORMS: tuple[PairForm, ...] = (
     "both", "one", "neither", "some", "left picture", "right picture", "total", "more left", "more right",
 )  # fmt: skip
 NAMED = (("shape",), ("colour",), ("shape", "colour"), ("shape", "texture"), ("colour", "size"))
-CORNERS = ("top left", "top right", "bottom left", "bottom right")
-EDGES = ("left", "right", "top", "bottom")
-# How often a possible hypothesis is stated, so that of what is said of a kind, each label has a third.
-KEPT: dict[str, dict[Label, float]] = {
-    "corner": {"entailment": 1.0, "neutral": 0.95, "contradiction": 0.49},
-    "edge": {"entailment": 1.0, "neutral": 0.24, "contradiction": 0.21},
-    "direction": {"entailment": 1.0, "neutral": 0.73, "contradiction": 0.57},
-    "size": {"entailment": 1.0, "neutral": 0.76, "contradiction": 0.71},
-}
+RELATIONS: tuple[Relation | Comparison, ...] = ("left of", "right of", "above", "below", "larger", "smaller")
 LABELS: dict[bool | None, Label] = {True: "entailment", None: "neutral", False: "contradiction"}
 
 
@@ -49,9 +41,13 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A sentence about one picture: where a thing lies, or how it stands to, or compares with, another."""
+    """A sentence about a picture: what a thing is like, where it lies, or how it stands to, or compares with, another.
+
+    value: the colour, size or texture that the subject is said to have, which may be any of several things then.
+    """
 
     subject: Reference
+    value: str | None = None
     place: str | None = None
     relation: Relation | Comparison | None = None
     other: Reference | None = None
@@ -104,11 +100,6 @@ def _nouns(named: tuple[str, ...], scenes: tuple[Scene, Scene], random: Random) 
     return here + [noun for noun in others if not kinds.withholds(noun.shape, noun.colour)]
 
 
-def statement(scenes: tuple[Scene, Scene], truth: bool, random: Random, language: str) -> str:
-    """Return a sentence, true or false as asked, about two pictures, the left and the right one."""
-    return say_statement(plan_statement(scenes, truth, random), language, random)
-
-
 def say_statement(statement: Statement, language: str, random: Random) -> str:
     """Return a sentence about two pictures in words."""
     voice = Voice(language, random)
@@ -123,7 +114,13 @@ def say_statement(statement: Statement, language: str, random: Random) -> str:
 
 
 def label_of(hypothesis: Hypothesis, scene: Scene) -> Label:
-    """Return what the picture makes of a hypothesis; neutral is what the graph leaves open."""
+    """Return what the picture makes of a hypothesis; neutral is what the graph leaves open.
+
+    "The star is red" is left open where one star is red and another is not.
+    """
+    if hypothesis.value is not None:
+        told = {_is(scene.things[i], hypothesis.value) for i in those(hypothesis.subject.noun, scene)}
+        return LABELS[told.pop() if len(told) == 1 else None]
     index = _found(hypothesis.subject, scene)
     if hypothesis.place is not None:
         return LABELS[scene.things[index].lies(hypothesis.place)]
@@ -137,52 +134,42 @@ def _found(reference: Reference, scene: Scene) -> int:
     return index
 
 
-def plan_hypothesis(scene: Scene, label: Label, random: Random) -> Hypothesis | None:
-    """Return a hypothesis that has this label; None if the picture allows for none."""
-    for group in random.sample(tuple(KEPT), len(KEPT)):
-        found = [hypothesis for hypothesis in _said(group, scene, random) if label_of(hypothesis, scene) == label]
-        if found and random.random() < KEPT[group][label]:
-            return random.choice(found)
-    return None
+def _is(thing: Thing, value: str) -> bool:
+    return value in (thing.colour, thing.size, thing.texture)
 
 
-def _said(group: str, scene: Scene, random: Random) -> Iterator[Hypothesis]:
-    match group:
-        case "corner":
-            return _places(scene, random, CORNERS)
-        case "edge":
-            return _places(scene, random, EDGES)
-        case "direction":
-            return _relations(scene, random, ("left of", "right of", "above", "below"))
-        case _:
-            return _relations(scene, random, ("larger", "smaller"))
-
-
-def _places(scene: Scene, random: Random, places: tuple[str, ...]) -> Iterator[Hypothesis]:
-    for i in range(len(scene.things)):
+def hypotheses(scene: Scene, random: Random) -> Iterator[Hypothesis]:
+    """Yield what can be said of things, true or not: of their looks and places, and of how two stand to each other."""
+    yield from _of_looks(scene)
+    things = range(len(scene.things))
+    for i in things:
         subject = plan_reference(scene, i, random, located=False)
         if subject is not None:
-            yield from (Hypothesis(subject, place=place) for place in places)
+            yield from (Hypothesis(subject, place=place) for place in PLACES)
+    for i, j in permutations(things, 2):
+        # sizes would tell which is larger; what is inside another is always the smaller
+        one, other = (plan_reference(scene, k, random, located=False, unsaid=("size",)) for k in (i, j))
+        if one is not None and other is not None and scene.relation(i, j) not in ("inside", "around"):
+            yield from (Hypothesis(one, relation=relation, other=other) for relation in RELATIONS)
 
 
-def _relations(scene: Scene, random: Random, relations: tuple[Relation | Comparison, ...]) -> Iterator[Hypothesis]:
-    """Yield relations between things that are named without their sizes, which would tell the answer."""
-    for i, j in permutations(range(len(scene.things)), 2):
-        subject, other = (plan_reference(scene, k, random, located=False, unsaid=("size",)) for k in (i, j))
-        if subject is not None and other is not None and scene.relation(i, j) not in ("inside", "around"):
-            yield from (Hypothesis(subject, relation=relation, other=other) for relation in relations)
-
-
-def hypothesis(scene: Scene, label: Label, random: Random, language: str) -> str | None:
-    """Return a sentence that follows from, is left open by, or contradicts the picture; None if there is none such."""
-    planned = plan_hypothesis(scene, label, random)
-    return None if planned is None else say_hypothesis(planned, language, random)
+def _of_looks(scene: Scene) -> Iterator[Hypothesis]:
+    """Yield sentences such as "the star is red" and "the striped shape is small", of each kind that is there."""
+    values = {name: options for name, options in scene.kinds.values.items() if len(options) > 1}
+    for said, asked in permutations(values, 2):
+        for named in dict.fromkeys(getattr(thing, said) for thing in scene.things) if asked != "shape" else ():
+            noun = Noun(**{said: named})
+            for value in values[asked]:
+                if not (asked == "colour" and scene.kinds.withholds(noun.shape, value)):
+                    yield Hypothesis(Reference(noun), value)
 
 
 def say_hypothesis(hypothesis: Hypothesis, language: str, random: Random) -> str:
     """Return a hypothesis in words."""
     voice = Voice(language, random)
     subject = phrase_of(hypothesis.subject, voice)
+    if hypothesis.value is not None:
+        return finished(voice, voice.fill("predicate clause", a=subject, p=hypothesis.value))
     if hypothesis.place is not None:
         return finished(voice, voice.fill("clause", a=subject, r=voice.fill(f"at {hypothesis.place}")))
     assert hypothesis.relation is not None

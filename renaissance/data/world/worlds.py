@@ -78,6 +78,13 @@ class World:
     compositional: bool = False
 
     @property
+    def identity(self) -> str:
+        """What tells its pictures from those of other worlds, which have the same ids."""
+        kinds = [sorted(values) for values in self.kinds.values.values()]
+        drawn = (len(self.pictures), self.seed, self.image_size, kinds, self.kinds.backgrounds, self.compositional)
+        return f"{stable_hash('which world', *drawn):016x}"
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """Its splits."""
         return (*SPLITS, COMPOSITIONAL) if self.compositional else SPLITS

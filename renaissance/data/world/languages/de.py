@@ -178,6 +178,7 @@ GERMAN = Language(
         "total": ("Die beiden Bilder zeigen insgesamt genau {a:acc}.", "Insgesamt gibt es genau {a:acc}."),
         "more left": ("Das linke Bild zeigt mehr {a:acc} als das rechte.",),
         "more right": ("Das rechte Bild zeigt mehr {a:acc} als das linke.",),
+        "predicate clause": ("{a} ist {p>a}.",),
         "clause": ("{a} ist {r}.",),
         "compared clause": ("{a} ist {r}.",),
     },

@@ -113,6 +113,7 @@ ENGLISH = Language(
         "total": ("The two pictures show exactly {a} in all.", "In all, there {a|is|are} exactly {a}."),
         "more left": ("The left picture shows more {a} than the right one.",),
         "more right": ("The right picture shows more {a} than the left one.",),
+        "predicate clause": ("{a} is {p>a}.",),
         "clause": ("{a} is {r}.",),
         "compared clause": ("{a} is {r}.",),
     },

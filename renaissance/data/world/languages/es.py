@@ -155,6 +155,7 @@ SPANISH = Language(
         "total": ("Las dos imágenes muestran en total exactamente {a}.", "En total hay exactamente {a}."),
         "more left": ("La imagen izquierda muestra más {a} que la derecha.",),
         "more right": ("La imagen derecha muestra más {a} que la izquierda.",),
+        "predicate clause": ("{a} es {p>a}.",),
         "clause": ("{a} está {r}.",),
         "compared clause": ("{a} es {r}.",),
     },

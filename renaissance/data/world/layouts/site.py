@@ -47,7 +47,7 @@ class Site:
     def __init__(self, root: Path, layout: str, language: str, world: World) -> None:
         self.name = folder_name(layout, language, world)
         self.folder = root / self.name
-        self._layout, self._language = layout, language
+        self._layout, self._language, self._world = layout, language, world.identity
         self._images = root / IMAGES
         self._truth: dict[str, dict[str, Any]] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,8 @@ class Site:
 
     def finish(self) -> None:
         """Write what the oracle knows."""
-        self.json(ORACLE, {"layout": self._layout, "language": self._language, "answers": self._truth})
+        told = {"layout": self._layout, "world": self._world, "language": self._language}
+        self.json(ORACLE, {**told, "answers": self._truth})
 
     def _write(self, name: str, text: str) -> None:
         self.place(name).write_text(text, encoding="utf-8", newline="\n")

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from renaissance.data.world.layouts.captions import flickr_file
 from renaissance.data.world.layouts.site import Figures, Site, lots, sites
-from renaissance.data.world.meaning import Comparison
-from renaissance.data.world.references import plan_reference
-from renaissance.data.world.scene import PLACES, Relation
-from renaissance.data.world.statements import Hypothesis, Label, label_of, say_hypothesis
+from renaissance.data.world.statements import Hypothesis, Label, hypotheses, label_of, say_hypothesis
 from renaissance.data.world.telling import Told, tell_split
 from renaissance.data.world.worlds import Picture, Split, World
 
 SPLITS: Mapping[str, Split] = {"train": "train", "dev": "val", "test": "test"}
-RELATIONS: tuple[Relation | Comparison, ...] = ("left of", "right of", "above", "below", "larger", "smaller")
 LABELS: tuple[Label, ...] = ("contradiction", "neutral", "entailment")
 # of each label and picture, on average at most
 HYPOTHESES = 2
@@ -54,14 +49,13 @@ def write_snli_ve(root: Path, world: World) -> Mapping[str, Figures]:
 
 
 def _judged(world: World, name: str) -> list[Judged]:
-    """Return hypotheses; those that say the same relation or place have each label equally often."""
+    """Return hypotheses; those that say the same of a thing have each label equally often."""
     pictures = world.by_split[SPLITS[name]]
     found: dict[str, dict[Label, list[tuple[Picture, Hypothesis]]]] = {}
     for picture in pictures:
         random = world.random("hypotheses", picture.number)
-        for hypothesis in _hypotheses(picture, random):
-            said = hypothesis.place or str(hypothesis.relation)
-            by_label = found.setdefault(said, {label: [] for label in LABELS})
+        for hypothesis in hypotheses(picture.scene, random):
+            by_label = found.setdefault(_kind(hypothesis), {label: [] for label in LABELS})
             by_label[label_of(hypothesis, picture.scene)].append((picture, hypothesis))
     random = world.random("hypotheses of", name)
     most = HYPOTHESES * len(pictures) // max(1, len(found)) + 1
@@ -83,19 +77,13 @@ def _told(chosen: list[tuple[Picture, Hypothesis]], world: World, random: Random
         yield Judged(picture, number, label_of(hypothesis, picture.scene), texts)
 
 
-def _hypotheses(picture: Picture, random: Random) -> Iterator[Hypothesis]:
-    """Yield all that can be said of where things are and how they stand to each other, true or not."""
-    scene = picture.scene
-    things = range(len(scene.things))
-    for i in things:
-        subject = plan_reference(scene, i, random, located=False)
-        if subject is not None:
-            yield from (Hypothesis(subject, place=place) for place in PLACES)
-    for i, j in permutations(things, 2):
-        # sizes would tell which is larger; what is inside another is always the smaller
-        one, other = (plan_reference(scene, k, random, located=False, unsaid=("size",)) for k in (i, j))
-        if one is not None and other is not None and scene.relation(i, j) not in ("inside", "around"):
-            yield from (Hypothesis(one, relation=relation, other=other) for relation in RELATIONS)
+def _kind(hypothesis: Hypothesis) -> str:
+    """Return what is said of a thing, in which a text alone should tell nothing of the label."""
+    if hypothesis.value is not None:
+        noun = hypothesis.subject.noun
+        named = next(field.name for field in fields(noun) if getattr(noun, field.name) is not None)
+        return f"{named} is {hypothesis.value}"
+    return hypothesis.place or str(hypothesis.relation)
 
 
 def _row(site: Site, name: str, judged: Judged, premise: Told, language: str) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""SugarCrepe: a caption against the same one with a single thing added, replaced or swapped, and so false."""
+"""SugarCrepe: a caption against the same one with a single thing added, replaced or swapped, and so false.
+
+Which of two captions is true must not show from their words. So nothing is changed that only some words go with: what
+lies around a thing is the larger one, and what is missing is told in few words.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renaissance.data.world.layouts.site import Figures, shorter, sites
-from renaissance.data.world.meaning import distortions, plan_caption
+from renaissance.data.world.meaning import Caption, Group, distortions, plan_caption
+from renaissance.data.world.scene import PLACES
 from renaissance.data.world.telling import words
 from renaissance.data.world.worlds import Picture, World
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 DETAIL = 0.5
 TRIES = 40
+# how large the two things are, and of which shape, tells which of them it is
+TELLING = ("inside", "around", "larger", "smaller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def _pairs(picture: Picture, world: World) -> dict[str, Pair]:
         key = random.getrandbits(48)
         true = words(meaning, world.languages, key)
         for distortion in distortions(meaning, picture.scene, random):
-            if distortion.kind not in SUBSETS or distortion.kind in found:
+            if distortion.kind not in SUBSETS or distortion.kind in found or shows(meaning, distortion.meaning):
                 continue
             false = words(distortion.meaning, world.languages, key)
             if all(true[language] != false[language] for language in world.languages):
@@ -76,3 +83,39 @@ def _pairs(picture: Picture, world: World) -> dict[str, Pair]:
         if len(found) == len(SUBSETS):
             break
     return found
+
+
+def shows(true: Caption, false: Caption) -> bool:
+    """Return whether the words of two captions of as many things, but for one added, tell which of them is true."""
+    pairs = list(zip(true.groups, false.groups, strict=False))
+    changed = {i for i, (one, other) in enumerate(pairs) if one != other}
+    missing = any(0 in (pairs[i][0].number, pairs[i][1].number) for i in changed)
+    moved = any(_extreme(one) != _extreme(other) for one, other in pairs)
+    told = any(
+        fact.relation in TELLING and (fact != other or not changed.isdisjoint((fact.subject, fact.object)))
+        for fact, other in zip(true.facts, false.facts, strict=True)
+    )
+    return missing or moved or told or _named_anew(false, changed) or _alike(false) > _alike(true) or _crowded(false)
+
+
+def _extreme(group: Group) -> int | None:
+    """Return in how many directions a thing is said to lie off the middle: fewer lie in corners than at an edge."""
+    return None if group.place is None else sum(part != "middle" for part in PLACES[group.place])
+
+
+def _named_anew(caption: Caption, changed: set[int]) -> bool:
+    """Whether a thing that a later one stands to is another now, or no longer alone of its shape ("the star")."""
+    shapes = [group.noun.shape for group in caption.groups]
+    again = {fact.object for fact in caption.facts if fact.object < fact.subject}
+    return any(i in changed or shapes.count(shapes[i]) > 1 for i in again)
+
+
+def _alike(caption: Caption) -> int:
+    """Return how many things are of the shape and colour of another one: few are in what is true."""
+    return len(caption.groups) - len({(group.noun.shape, group.noun.colour) for group in caption.groups})
+
+
+def _crowded(caption: Caption) -> bool:
+    """Whether two things are said to lie at the same place, where there is hardly room for both."""
+    places = [group.place for group in caption.groups if group.place is not None]
+    return len(places) > len(set(places))
