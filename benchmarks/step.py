@@ -1,7 +1,7 @@
 """One MLM + ITM training step of renaissance, beside the same model composed of `transformers` modules by hand.
 
 python benchmarks/step.py [--pairs N] [--batch N] [--case none|vision|text|both] [--size small|base|tiny]
-                          [--memory] [--means]
+                          [--memory] [--means] [--bounds]
 
 Columns, in one process and on one thread, in turns: renaissance; the composition as first written; that composition
 made sensible (composition.py); and, where towers are frozen, renaissance with what they give read from a store. All
@@ -16,10 +16,13 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+from bounds import bounds_report
 from means import means_report
 from paired import Spread, Timings, table, take_turns
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -38,6 +41,20 @@ from trials import (
 from renaissance.cost.counting import FlopCount
 
 NOTHING_FROZEN = "plain, nothing frozen"
+# by size and case: (column, over which its time is taken, at least)
+AIMS: Mapping[tuple[str, str], Sequence[tuple[str, str, float]]] = {
+    ("small", "none"): [("renaissance", "plain", 2.0), ("renaissance", "sensible", 1.2)],
+    ("small", "vision"): [("stored", "plain", 2.2), ("renaissance", "sensible", 1.2)],
+    ("small", "text"): [("renaissance", "plain", 1.8), ("renaissance", "sensible", 1.2)],
+    ("small", "both"): [("stored", "plain", 2.1), ("renaissance", "sensible", 1.2)],
+    ("base", "both"): [
+        ("vision stored", "plain", 4.8),
+        ("stored", "plain", 6.5),
+        ("stored", NOTHING_FROZEN, 10.0),
+        ("renaissance", "sensible", 1.2),
+    ],
+}
+MOST_MEMORY = 0.5  # of the plain column's
 PEAK_SIDE = 2048  # of the square matrices whose product shows what the machine can do
 
 
@@ -50,6 +67,7 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small", help="base: ViT-base + BERT-base; tiny: tests")
     parser.add_argument("--memory", action="store_true", help="print peak memory too: a process for each column")
     parser.add_argument("--means", action="store_true", help="print what each means to speed is worth, alone")
+    parser.add_argument("--bounds", action="store_true", help="print where the time goes, and what bounds the ratios")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -60,17 +78,26 @@ def main() -> None:
         return
     batch = given.batch or SIZES[given.size].batch
     threads = f"{torch.get_num_threads()} thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
-    print(f"torch {torch.__version__}, {threads}, {given.size}, batch {batch}, captions of {LENGTHS} tokens")
-    print(report(cases, size=given.size, batch=batch, pairs=given.pairs))
+    libraries = f"torch {torch.__version__}, transformers {version('transformers')}"
+    print(f"{libraries}, {threads}, {given.size}, batch {batch}, captions of {LENGTHS} tokens")
+    for part in _parts(given, cases, batch):
+        print(f"\n{part}", flush=True)
+
+
+def _parts(given: argparse.Namespace, cases: Sequence[str], batch: int) -> Iterator[str]:
+    options: Any = {"size": given.size, "batch": batch, "pairs": given.pairs}
+    yield report(cases, **options)
     if given.memory:
-        print(f"\n{_memory(cases, given.size, batch)}")
+        yield _memory(cases, given.size, batch)
     if given.means:
-        print(f"\n{means_report(cases, size=given.size, batch=batch, pairs=given.pairs)}")
+        yield means_report(cases, **options)
+    if given.bounds:
+        yield bounds_report(cases, **options, flops=_flops, product=_product)
 
 
 def report(cases: Sequence[str], *, size: str, batch: int, pairs: int) -> str:
-    """Time these cases; print for each that the columns agree; return the tables of ratios and of FLOPs."""
-    ratios, work = [], []
+    """Time these cases; print for each that the columns agree; return the tables of ratios, of aims and of FLOPs."""
+    ratios, work, aims = [], [], []
     unfrozen = plain_unfrozen(size=size, batch=batch)
     for case in cases:
         trials = make_trials(case, size=size, batch=batch)
@@ -79,15 +106,30 @@ def report(cases: Sequence[str], *, size: str, batch: int, pairs: int) -> str:
         timings = take_turns(actions | {NOTHING_FROZEN: unfrozen.step}, pairs)
         ratios += [_ratios(case, name, timings) for name in trials if name not in ("plain", "sensible")]
         work += [_work_row(case, name, trial, timings) for name, trial in trials.items()]
+        aims += _aims(size, case, timings)
     columns = ("frozen", "of renaissance", "CPU s", "plain / it", "sensible / it", f"{NOTHING_FROZEN} / it")
     shares = ("frozen", "column", "GFLOP a step", "GFLOP a CPU s", "share of a product's rate")
-    return f"\nmedians of {pairs} rounds (least to greatest)\n{table(columns, ratios)}\n\n{table(shares, work)}"
+    shown = f"medians of {pairs} rounds (least to greatest)\n{table(columns, ratios)}"
+    reached = table(("frozen", "of renaissance", "over it", "aim", "reached", "by the median"), aims)
+    return "\n\n".join([shown, *([f"aims\n{reached}"] if aims else []), f"work\n{table(shares, work)}"])
+
+
+def _aims(size: str, case: str, timings: Timings) -> list[tuple[str, ...]]:
+    """Return a row for each aim of this case."""
+    rows = []
+    for name, other, aim in AIMS.get((size, case), ()):
+        found = timings.ratio(other, name)
+        rows.append((case, _shown(name), other, f"{aim:g}", str(found), "yes" if found.median >= aim else "no"))
+    return rows
 
 
 def _ratios(case: str, name: str, timings: Timings) -> tuple[str, ...]:
     others = ("plain", "sensible", NOTHING_FROZEN)
-    shown = "as it is" if name == "renaissance" else name
-    return case, shown, str(timings.spread(name)), *(str(timings.ratio(other, name)) for other in others)
+    return case, _shown(name), str(timings.spread(name)), *(str(timings.ratio(other, name)) for other in others)
+
+
+def _shown(name: str) -> str:
+    return "as it is" if name == "renaissance" else name
 
 
 def _work_row(case: str, name: str, trial: Trial, timings: Timings) -> tuple[str, ...]:
@@ -111,9 +153,11 @@ def _flops(trial: Trial) -> int:
     return count.total
 
 
-def _product(side: int = PEAK_SIDE) -> None:
+def _product(side: int = PEAK_SIDE) -> float:
+    """Do a large product; return its FLOPs."""
     values = torch.ones(side, side)
     torch.mm(values, values)
+    return 2.0 * side**3
 
 
 def _sameness(trials: Mapping[str, Trial]) -> str:
@@ -138,7 +182,8 @@ def _memory(cases: Sequence[str], size: str, batch: int) -> str:
         rows += [
             (case, name, f"{peak / 2**20 / batch:.0f}", f"{peak / peaks['plain']:.2f}") for name, peak in peaks.items()
         ]
-    return table(("frozen", "column", "MiB a pair above the states", "of plain"), rows)
+    header = ("frozen", "column", "MiB a pair above the states", f"of plain; aim: at most {MOST_MEMORY}")
+    return f"peak memory\n{table(header, rows)}"
 
 
 def _asked(name: str, case: str, size: str, batch: int) -> int:

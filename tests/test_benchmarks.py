@@ -255,3 +255,68 @@ def test_a_process_that_fails_ends_the_others_and_is_told(load):
     with pytest.raises(RuntimeError, match="ended with the exit code 3"):
         unused.wait_for([failing, waiting])
     assert waiting.exitcode not in (None, 0)
+
+
+# --- soaking --------------------------------------------------------------------------------------------------------
+
+
+def seen(soak, begins: float, memory: float, *, rising: float = 0.0, files: int = 9):
+    """Return what a start is seen to hold in two minutes, its memory rising by so many MB a minute."""
+    return [soak.Sample(begins + at, memory + rising * at / 60, files, 4, 0) for at in range(120)]
+
+
+def test_memory_that_rises_within_starts_is_told_from_starts_that_begin_with_more(load):
+    soak = load("soak")
+    assert soak.rise([seen(soak, 0, 500), seen(soak, 200, 800)]) == pytest.approx(0)
+    assert soak.rise([seen(soak, 0, 500, rising=3), seen(soak, 200, 300, rising=3)]) == pytest.approx(3)
+    assert soak.between([seen(soak, 0, 500), seen(soak, 120, 508)]) == pytest.approx(4)
+    assert soak.rise([[]]) == soak.between([[]]) == 0
+
+
+def test_a_soak_fails_for_what_grows_falls_back_or_is_left(load, tmp_path):
+    soak = load("soak")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    killed = soak.Life(seen(soak, 0, 500), -9, 20)
+    last = soak.Life([*seen(soak, 200, 500), *seen(soak, 320, 500, files=12)], 15, 40)
+    shared = soak.shared_files()
+    assert soak.faults([killed, soak.Life(seen(soak, 200, 500), 15, 40)], tmp_path, shared) == []
+    for step in range(1, 6):
+        (tmp_path / "run" / "checkpoints" / f"step-{step:08}").mkdir()
+    (tmp_path / "run" / ".left.partial").touch()
+    assert soak.faults([killed, soak.Life(seen(soak, 99, 500, rising=40), -9, 10), last], tmp_path, shared - 1) == [
+        "start 2 fell back from update 20 to 10",
+        "memory rises",
+        "open files grow from 9 to 12",
+        f"{soak.shared_files() - shared + 1} files are left in /dev/shm",
+        ".left.partial is left",
+        "step-00000001 is left",
+    ]
+    assert soak.faults([soak.Life([], 1, 0), last], tmp_path / "none", shared)[0] == "start 1 ended with 1"
+    assert "| kills " in soak.report([killed, last])
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_time_of_a_step_is_shared_out_and_bounds_its_ratio(load):
+    bounds, step = load("bounds"), load("step")
+    assert [bounds.kind_of(name) for name in ("aten::addmm", "aten::gelu_backward", "aten::copy_")] == [
+        "products",
+        "norms, activations, softmax",
+        bounds.OTHER,
+    ]
+    options = {"size": "tiny", "batch": 8, "pairs": 1, "flops": step._flops, "product": lambda: step._product(64)}
+    told = bounds.bounds_report(["text"], **options)
+    _, shares, _, ratios = (line for line in told.splitlines() if line.startswith(("| text", "| frozen")))
+    assert sum(int(cell.strip(" %")) for cell in shares.split("|")[3:-1]) == pytest.approx(100, abs=5)
+    assert all(float(cell.strip(" %")) > 0 for cell in ratios.split("|")[3:-1])
+
+
+def test_a_step_is_told_with_its_ratios_aims_and_work(load, monkeypatch, capsys):
+    step = load("step")
+    monkeypatch.setattr("sys.argv", ["benchmarks/step.py", "--size", "tiny", "--case", "none", "--pairs", "1"])
+    reached, missed = ("renaissance", "plain", 0.0), ("renaissance", "plain", 1e9)
+    monkeypatch.setattr(step, "AIMS", {("tiny", "none"): (reached, missed)})
+    step.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| none")]
+    assert [row.split("|")[-2].strip() for row in rows if " plain " in row and row.count("|") == 7][:2] == ["yes", "no"]

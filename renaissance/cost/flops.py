@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ATEN = torch.ops.aten
@@ -159,7 +160,8 @@ class StepCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own is not annotated
         self._forward = self._backward = self._again = self._whole = self._still = 0
         self._trains = trains
-        self._varying = set(varying)
+        # by storage; a reference to what is gone keeps another from getting its number
+        self._varying: dict[int, object] = dict.fromkeys(varying)
         self._regions: list[list[int]] = []  # of each: FLOPs before it, and those up to what it keeps last
 
     @property
@@ -216,7 +218,11 @@ class StepCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         """Note of what was made whether any parameter went into it."""
         varies = any(self._varies(tensor) for tensor in tensors)
         for made in _tensors([output]):
-            (self._varying.add if varies else self._varying.discard)(storage(made))
+            if varies:
+                kept: object = StorageWeakRef(made.untyped_storage())  # type: ignore[no-untyped-call]  # torch's own
+                self._varying[storage(made)] = kept
+            else:
+                self._varying.pop(storage(made), None)
 
     def _kept(self) -> None:
         if self._regions:

@@ -34,11 +34,13 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from renaissance.data.reads import read_image
 from renaissance.data.records import Record
 from renaissance.errors import SampleError
+from renaissance.spec import shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 36_000_000
 ORIENTATION = ExifTags.Base.Orientation
-NEXT_STEP = "Repair or remove it, or skip such samples with --on-bad-sample skip"
+SKIPPING = ", or skip such samples with --on-bad-sample skip"
+NEXT_STEP = f"Repair or remove it{SKIPPING}"
 
 
 def decode(data: bytes, *, name: str) -> Image.Image:
@@ -113,10 +115,9 @@ def open_image(source: Path | bytes | Image.Image, *, name: str) -> Image.Image:
         case _:
             try:
                 data = source.read_bytes()
-            except OSError as error:
-                raise SampleError(
-                    f"{name}: {source} cannot be read ({error.strerror or error}). {NEXT_STEP}."
-                ) from None
+            except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+                reason = getattr(error, "strerror", None) or error
+                raise SampleError(f"{name}: {shown(source, 300)} cannot be read ({reason}). {NEXT_STEP}.") from None
             return decode(data, name=name)
 
 
@@ -143,7 +144,7 @@ def _check_size(picture: Image.Image, name: str) -> None:
     if pixels > MAX_PIXELS:
         raise SampleError(
             f"{name}: {picture.width} x {picture.height} pixels are more than the {MAX_PIXELS // 10**6} megapixels "
-            "that are accepted. Make the picture smaller, or skip such samples with --on-bad-sample skip."
+            f"that are accepted. Make the picture smaller{SKIPPING}."
         )
     if pixels == 0:
         raise SampleError(f"{name}: the image has no pixels. {NEXT_STEP}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -11,10 +12,11 @@ import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from renaissance.api import Batch
 from renaissance.data import watch as watching
@@ -24,6 +26,8 @@ from renaissance.data.collate_items import ItemCollator
 from renaissance.data.sampling import BatchPlan, Feed, Part
 from renaissance.data.watch import Watch, named, patiently
 from renaissance.errors import LoaderError, RenaissanceError
+
+NO_MEMORY = "allocate memory"  # in what the system and torch say of it
 
 
 def loader(
@@ -86,35 +90,57 @@ def _prepared(
     if watch is None:
         yield from prepared if isinstance(batches, _Parts) else patiently(prepared, batches.samples, first, size)
     else:
-        yield from watch.telling(prepared, batches.samples, first, size)
+        yield from watch.telling(map(pickle.loads, prepared), batches.samples, first, size)
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched(Dataset[Any]):
     """Micro-batches, each of which is noted before it is prepared; an error is returned, to be raised in the training.
 
-    Raised in a loader process it would come out as a RuntimeError around the text of a traceback.
+    Raised in a loader process it would come out as a RuntimeError around the text of a traceback. A loader process
+    pickles here what it prepared, which puts tensors into shared memory: where there is no more of that, the thread in
+    which torch does it would print a traceback, send nothing, and the training would wait.
     """
 
     batches: _MicroBatches | _Parts
     watch: Watch | None
 
-    def __getitem__(self, wanted: Any) -> Batch | RenaissanceError:
-        if self.watch is not None:
-            self.watch.note(wanted if isinstance(wanted, int) else wanted[0])
+    def __getitem__(self, wanted: Any) -> Batch | RenaissanceError | bytes:
+        if self.watch is None:
+            return self._prepared(wanted)
+        self.watch.note(wanted if isinstance(wanted, int) else wanted[0])
+        try:
+            return _pickled(self._prepared(wanted))
+        except Exception as error:
+            return _pickled(_failed(error, self.batches.samples(wanted)))
+
+    def _prepared(self, wanted: Any) -> Batch | RenaissanceError:
         try:
             return self.batches.prepare(wanted)
         except RenaissanceError as error:
             return error
-        except Exception as error:
-            if self.watch is None:
-                raise
-            failed = LoaderError(
-                f"A loader process failed while it prepared {self.batches.samples(wanted)} ({type(error).__name__}: "
-                f"{error}). With 'workers: 0' the error is raised where it happens."
-            )
-            failed.add_note(traceback.format_exc())
-            return failed
+
+
+def _pickled(batch: Batch | RenaissanceError) -> bytes:
+    return bytes(ForkingPickler.dumps(batch))
+
+
+def _failed(error: Exception, samples: str) -> LoaderError:
+    """Return the error for the code of a loader process that failed, or had no memory."""
+    worker: Any = get_worker_info()
+    who = f"Loader process {worker.id + 1} of {worker.num_workers}"
+    if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+        failed = LoaderError(
+            f"{who} ran out of memory while it prepared {samples}. Use fewer 'workers', or a smaller batch; then "
+            "--resume."
+        )
+    else:
+        failed = LoaderError(
+            f"{who} failed while it prepared {samples} ({type(error).__name__}: {error}). With 'workers: 0' the error "
+            "is raised where it happens."
+        )
+    failed.add_note("".join(traceback.format_exception(error)))
+    return failed
 
 
 @dataclass(frozen=True, slots=True)

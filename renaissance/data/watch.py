@@ -73,15 +73,13 @@ class Watch:
                 batch = next(prepared)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:
+            except (RuntimeError, OSError, EOFError, MemoryError) as error:
                 if not str(error).startswith(TIMED_OUT):
-                    batch = self._death(children, samples)
+                    batch = self._death(children, samples) or _unsent(error, samples(awaited))
                 elif time.monotonic() - since < longest:
                     continue
                 else:
                     batch = self._hang(children, awaited, samples(awaited), longest)
-                if batch is None:
-                    raise
             yield batch
             awaited, since = awaited + 1, time.monotonic()
 
@@ -154,6 +152,14 @@ def _tell(samples: Callable[[int], str], number: int, seconds: float) -> None:
         "they are read from answers. The training waits on; Ctrl-C twice ends it, and --resume continues it.",
         RuntimeWarning,
         stacklevel=2,
+    )
+
+
+def _unsent(error: Exception, what: str) -> LoaderError:
+    """Return the error for what loader processes that are still there could not send."""
+    return LoaderError(
+        f"A loader process could not send {what} ({type(error).__name__}: {error}). If memory ran out, use fewer "
+        "'workers'; then --resume."
     )
 
 

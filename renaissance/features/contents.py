@@ -28,7 +28,7 @@ class Contents:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / CONTENTS
         self._known: dict[str, dict[str, str]] = {}
-        self._changed: set[str] = set()
+        self._new: dict[str, dict[str, str]] = {}
 
     def digest(self, image: Any, row: str) -> str:
         """Return the digest of an image's bytes, or where they cannot be read, of those that were last seen.
@@ -44,8 +44,7 @@ class Contents:
                 return known[image.name]
             raise SampleError(f"{row}: {error}") from None
         if known.get(image.name) != digest:
-            known[image.name] = digest
-            self._changed.add(place)
+            known[image.name] = self._new.setdefault(place, {})[image.name] = digest
         return digest
 
     def save(self) -> None:
@@ -54,10 +53,11 @@ class Contents:
         Raises:
             OutputError: the folder cannot be written.
         """
-        for place in sorted(self._changed):
+        for place, new in sorted(self._new.items()):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file(place), json.dumps({"folder": place, "digests": self._known[place]}) + "\n")
-        self._changed.clear()
+            digests = _read(self._file(place)) | new  # another run may have written down others meanwhile
+            write_atomically(self._file(place), json.dumps({"folder": place, "digests": digests}) + "\n")
+        self._new.clear()
 
     def _of(self, image: Any) -> tuple[str, dict[str, str]]:
         """Return the folder that an image, or the file around it, lies in, and the known digests of its images."""

@@ -108,7 +108,7 @@ def wanted(
     if (vision := parts.get("vision")) is not None:
         sights = reading.sights(data)
         digests = sight_digests(sights, reading, Contents(folder), progress.bar("Content of the images"))
-        load = sights_loader(sights, reading, vision.tower.processor)
+        load = sights_loader(sights, digests, reading, vision.tower.processor)
         found["vision"] = Wanted(vision, vision.facts(), [sight.key for sight in sights], digests, load)
     if (text := parts.get("text")) is not None:
         texts = reading.texts(data)

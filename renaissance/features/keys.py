@@ -20,6 +20,7 @@ LIBRARIES = (
     "renaissance-vl", "torch", "torchvision", "transformers", "timm", "open-clip-torch", "tokenizers", "numpy",
     "pillow", "simplejpeg",
 )  # fmt: skip
+ATTENTION = ("flash", "mem_efficient", "math", "cudnn")
 
 
 def content_digest(content: bytes | str) -> str:
@@ -28,11 +29,14 @@ def content_digest(content: bytes | str) -> str:
 
 
 def tower_digest(module: nn.Module, config: Mapping[str, Any], without: Collection[int] = ()) -> str:
-    """Return the SHA-256 over the config and each parameter and buffer: name, dtype, shape and bytes.
+    """Return the SHA-256 over the config, the scales of adapters, and each tensor: name, dtype, shape and bytes.
 
     without: the ids of tensors that are not counted.
     """
     digest = hashlib.sha256(_canonical_json(config))
+    scales = {name: part.scaling for name, part in module.named_modules() if _adapted(part)}
+    if scales:  # they are no tensors, and no config of a tower has them
+        digest.update(_canonical_json(scales))
     every = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     named = {name: tensor for name, tensor in every.items() if id(tensor) not in without}
     for name in sorted(named):
@@ -44,13 +48,13 @@ def tower_digest(module: nn.Module, config: Mapping[str, Any], without: Collecti
 
 def kernel_facts(device: torch.device) -> dict[str, str]:
     """Return what decides how floats are summed on this device, the versions of the libraries included."""
-    facts = {"device": device.type, **{name: _version(name) for name in LIBRARIES}}
+    facts = {"device": device.type, **{name: _version(name) for name in LIBRARIES}, "chosen": _chosen_kernels()}
     if device.type == "cpu":
         # convolutions are split among the threads, and sum in another order for another number of them
         return {**facts, "cpu": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads())}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        precision = f"{torch.get_float32_matmul_precision()}, cudnn tf32 {torch.backends.cudnn.allow_tf32}"
+        precision = f"cudnn tf32 {torch.backends.cudnn.allow_tf32}"
         versions = f"CUDA {torch.version.cuda}, cuDNN {_cudnn_version()}"
         return {
             **facts,
@@ -97,6 +101,22 @@ def store_facts(
 def store_key(facts: Mapping[str, Any]) -> str:
     """Return the key, 64 hexadecimal digits, of what `store_facts` gathered."""
     return hashlib.sha256(_canonical_json(facts)).hexdigest()
+
+
+def _adapted(part: nn.Module) -> bool:
+    return isinstance(getattr(part, "scaling", None), dict)
+
+
+def _chosen_kernels() -> str:
+    """Return which kernels a program allows itself: attention may sum in another order, and products in fewer bits."""
+    attention = [name for name in ATTENTION if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()]
+    parts = {
+        "attention": attention,
+        "float32": torch.get_float32_matmul_precision(),
+        "mkldnn": torch.backends.mkldnn.enabled,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    return json.dumps(parts)
 
 
 def _canonical_json(value: Any) -> bytes:

@@ -272,10 +272,13 @@ def _check_space(folder: Path, needed: int, samples: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            f"The features of {samples:,} samples need about {needed / 1e9:.1f} GB, and {folder} has "
-            f"{free / 1e9:.1f} GB free. Free some space, choose another store.folder, keep fewer bits (store.dtype), "
-            "or train without the store."
+            f"The features of {samples:,} samples need about {_size(needed)}, and {folder} has {_size(free)} free. "
+            "Free some space, choose another store.folder, keep fewer bits (store.dtype), or train without the store."
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 def _existing(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from renaissance.data.collate import ViewKey
 from renaissance.data.collate_items import View, tokenized, view_for
 from renaissance.data.pixels import picture_for
 from renaissance.data.records import DataSet, Record, Sample
+from renaissance.errors import SampleError
 from renaissance.features.contents import Contents, image_digests
 from renaissance.features.keys import content_digest
 from renaissance.features.store import Progress
@@ -130,12 +131,29 @@ def sight_digests(
 
 def text_digest(text: Text) -> str:
     """Return the content digest of a text, or of a pair of them."""
-    return content_digest(text[0] if len(text) == 1 else json.dumps(text))
+    # no text begins with this byte in UTF-8, so a pair is never taken for the text that looks like it
+    return content_digest(text[0] if len(text) == 1 else b"\xff" + json.dumps(text).encode())
 
 
-def sights_loader(sights: Sequence[Sight], reading: Reading, processor: Any) -> Callable[[Sequence[int]], VisionInput]:
-    """Return what gives the pixels [V, 3, H, W] of some of the sights."""
-    return lambda rows: batched([reading.pixels(sights[row], processor) for row in rows])
+def sights_loader(
+    sights: Sequence[Sight], digests: Sequence[str], reading: Reading, processor: Any
+) -> Callable[[Sequence[int]], VisionInput]:
+    """Return what gives the pixels [V, 3, H, W] of some of the sights, of which each has a content digest.
+
+    An image that was replaced since it was digested is a SampleError: what it gives would be stored as another's.
+    """
+
+    def pixels(row: int) -> Tensor:
+        sight = sights[row]
+        found = reading.pixels(sight, processor)
+        if reading.digest(sight, content_digest(sight.source.read())) != digests[row]:
+            raise SampleError(
+                f"{sight.sample.row}: '{sight.source.name}' was changed while the store was built. Run again when "
+                "nothing writes there any more; what was finished is kept."
+            )
+        return found
+
+    return lambda rows: batched([pixels(row) for row in rows])
 
 
 def texts_loader(texts: Sequence[Text], processor: Any) -> Callable[[Sequence[int]], TextInput]:

@@ -119,14 +119,14 @@ def _with_stored(batch: Batch, ghost: Assembly, parts: Mapping[Any, Stored]) -> 
 def _text_tokens(assembly: Assembly, data: DataSet, padded: int) -> tuple[int, float]:
     """Return how many tokens the longest of so many texts has, and the mean text; of a stream, yet to come, 16.
 
-    Both are taken from some of the training texts.
+    Both are taken from some of the training texts: of samples in turn the first caption, the second and so on, since
+    each epoch draws another one.
     """
     processor: Any = assembly.encoder.text.processor
     samples: Sequence[Any] = data.train if isinstance(data.train, Sequence) else ()
     some = samples[:: max(1, len(samples) // TEXTS)][:TEXTS]
-    texts = [
-        text for sample in some for text in (sample.captions[:1] if isinstance(sample, Record) else sample.texts[:1])
-    ]
+    told = [sample.captions if isinstance(sample, Record) else sample.texts[:1] for sample in some]
+    texts = [texts[turn % len(texts)] for turn, texts in enumerate(told) if texts]
     lengths = processor(texts).mask.sum(1).double() if texts else torch.full((1,), 16.0)
     longest = torch.stack([part.amax() for part in lengths.split(padded)]).mean()
     return min(max(3, round(float(longest))), int(processor.facts.max_tokens)), max(3.0, float(lengths.mean()))

@@ -38,10 +38,13 @@ class Meter:
     ) -> Result:
         """Run a part of a step and measure it.
 
-        shape: calls of one shape take the same; None: not known. filled: share of the rows that a
+        shape: calls of one shape take the same; None: not known. filled: share of the tokens that a
         frozen tower runs that are not there to fill up its calls. taught: it is of a teacher.
         """
         return call()
+
+    def begin(self) -> None:
+        """Note that a step begins on another micro-batch."""
 
     def encoding(self, encoder: Any, modality: Modality, inputs: Inputs, stored: Stored) -> None:
         """Note what a tower is about to encode, or to go on from."""
@@ -77,8 +80,9 @@ class Metered:
         whole = self._whole
         frozen = isinstance(whole, TwoTower) and not isinstance(stored, Features) and whole.prefix("text") != 0
         lengths = Counter(bucket_lengths(whole.text, texts).tolist()) if frozen else Counter[int]()
-        rows = sum(_filled_up(count, texts_a_call(length)) for length, count in lengths.items())
-        filled = len(texts.mask) / rows if rows else 1.0
+        tokens = sum(length * count for length, count in lengths.items())
+        run = sum(length * _filled_up(count, texts_a_call(length)) for length, count in lengths.items())
+        filled = tokens / run if run else 1.0
         return self._encode("text", self._encoder.encode_text, texts, stored, tuple(sorted(lengths.items())), filled)
 
     def fuse(self, pairs: Pairs) -> Joint:

@@ -98,6 +98,12 @@ def listening() -> Iterator[Signals]:
             signal.signal(number, handler)
 
 
+def listener() -> Signals | None:
+    """Return what hears Ctrl-C in this process now, whichever thread asks; None: no run does."""
+    owner = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return owner if isinstance(owner, Signals) else None
+
+
 def _leave(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt

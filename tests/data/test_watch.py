@@ -6,7 +6,9 @@ import itertools
 import multiprocessing
 import os
 import re
+import resource
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -44,6 +46,22 @@ class Deadly:
         return b""
 
 
+@dataclass(frozen=True, slots=True)
+class Hungry:
+    """An image which leaves its process so much more address space as it reads itself, and then takes 64 MB of it."""
+
+    room: int
+    taken: int
+    content: bytes = b""
+    name: str = "hungry.png"
+
+    def read(self) -> bytes:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        used = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmSize:"))
+        resource.setrlimit(resource.RLIMIT_AS, (used + self.room, used + self.room))
+        return self.content if bytearray(self.taken) is not None else b""
+
+
 @pytest.fixture
 def collator(images: ImageProcessor, texts: WordTokenizer) -> Collator:
     return Collator(images, texts, seed=3)
@@ -79,6 +97,23 @@ def test_code_that_fails_in_a_loader_process_is_named_with_its_samples_and_its_t
     with pytest.raises(LoaderError, match=rf"prepared samples .*'{name}'.* \(ValueError: no such luck\)") as caught:
         list(loader(failing, PLAN, collator, start_step=0, steps=5, workers=2))
     assert "in read" in caught.value.__notes__[0]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("room", "taken"), [(2**23, 2**26), (0, 0)], ids=["to read", "to send"])
+def test_a_loader_process_without_memory_is_named_with_its_samples_and_what_to_do(
+    room: int, taken: int, records: list[Record], collator: Collator
+) -> None:
+    place = int(PLAN.micro_batch(3, 0).indices[1])
+    own: Any = Hungry(room, taken, records[place].image.read())
+    hungry = [replace(record, image=own) if row == place else record for row, record in enumerate(records)]
+    told = (
+        rf"Loader process 2 of 2 ran out of memory while it prepared samples .*'{records[place].id}'.*fewer 'workers'"
+    )
+    with pytest.raises(LoaderError, match=told) as caught:
+        list(loader(hungry, PLAN, collator, start_step=0, steps=5, workers=2))
+    assert caught.value.exit_code == 16
     assert multiprocessing.active_children() == []
 
 

@@ -15,7 +15,7 @@ from renaissance.data.records import DataSet, Record
 from renaissance.errors import SampleError
 from renaissance.features.contents import Contents, image_digests
 from renaissance.features.keys import content_digest
-from renaissance.features.views import Reading, sight_digests, sights_loader, text_digest
+from renaissance.features.views import Reading, Sight, sight_digests, sights_loader, text_digest
 from renaissance.progress import Silent
 from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
@@ -43,6 +43,10 @@ def records(folder: Path) -> list[Record]:
 
 def digests(found: list[Record], folder: Path) -> list[str]:
     return image_digests([(record.image, record.row) for record in found], Contents(folder))
+
+
+def told(sights: list[Sight], reading: Reading, folder: Path) -> list[str]:
+    return sight_digests(sights, reading, Contents(folder / "store"))
 
 
 def test_images_that_are_gone_are_those_that_were_last_seen(tmp_path: Path) -> None:
@@ -84,7 +88,30 @@ def test_an_image_that_cannot_be_decoded_is_told_with_its_row(tmp_path: Path) ->
     reading = Reading()
     sights = reading.sights(DataSet(found, (), {}))
     with pytest.raises(SampleError, match=r"captions\.csv, row 2: .*1\.png: not an image"):
-        sights_loader(sights, reading, PROCESSOR)([0, 1])
+        sights_loader(sights, told(sights, reading, tmp_path), reading, PROCESSOR)([0, 1])
+
+
+def test_an_image_that_is_replaced_before_it_is_stored_is_told_with_its_row(tmp_path: Path) -> None:
+    found = records(tmp_path)
+    reading = Reading()
+    sights = reading.sights(DataSet(found, (), {}))
+    load = sights_loader(sights, told(sights, reading, tmp_path), reading, PROCESSOR)
+    assert load([0, 1]).pixels.shape == (2, 3, 16, 16)
+    Image.new("RGB", (20, 20), "green").save(tmp_path / "1.png")
+    with pytest.raises(SampleError, match=r"captions\.csv, row 2: .*1\.png' was changed while the store was built"):
+        load([0, 1])
+
+
+def test_what_another_run_saw_in_a_folder_meanwhile_is_remembered_too(tmp_path: Path) -> None:
+    found = records(tmp_path)
+    mine, other = Contents(tmp_path / "store"), Contents(tmp_path / "store")
+    for contents, record in ((mine, found[0]), (other, found[1])):
+        contents.digest(record.image, record.row)
+    mine.save()
+    other.save()
+    for record in found[:2]:
+        Path(record.image.name).unlink()
+    assert len(set(digests(found[:2], tmp_path / "store"))) == 2
 
 
 def test_each_image_is_seen_once_and_augmented_in_every_view_of_each_sample(tmp_path: Path) -> None:
@@ -95,20 +122,20 @@ def test_each_image_is_seen_once_and_augmented_in_every_view_of_each_sample(tmp_
     sights = reading.sights(data)
     assert len([sight for sight in sights if sight.key[2] is not None]) == 8
     assert [sight.key for sight in sights if sight.key[2] is None] == [(found[1].image.name, None, None)]
-    told = sight_digests(sights, reading, Contents(tmp_path / "store"), Silent().bar(""))
-    assert len(set(told)) == len(sights)
+    first = sight_digests(sights, reading, Contents(tmp_path / "store"), Silent().bar(""))
+    assert len(set(first)) == len(sights)
     others = Reading(seed=1, augmentation=Augmentation(flip=True, crop=(0.6, 1.0), views=2), plain=False)
-    assert len(set(told) & set(sight_digests(others.sights(data), others, Contents(tmp_path / "store")))) == 1
+    assert len(set(first) & set(told(others.sights(data), others, tmp_path))) == 1
 
 
 def test_more_views_are_other_views_and_those_that_were(tmp_path: Path) -> None:
     data = DataSet(records(tmp_path), (), {})
 
-    def told(views: int) -> set[str]:
+    def seen(views: int) -> set[str]:
         reading = Reading(augmentation=Augmentation(flip=True, views=views), plain=False)
-        return set(sight_digests(reading.sights(data), reading, Contents(tmp_path / "store")))
+        return set(told(reading.sights(data), reading, tmp_path))
 
-    assert told(2) < told(3)
+    assert seen(2) < seen(3)
 
 
 def test_regions_of_an_item_are_cropped_and_never_augmented(tmp_path: Path) -> None:
@@ -117,8 +144,9 @@ def test_regions_of_an_item_are_cropped_and_never_augmented(tmp_path: Path) -> N
     reading = Reading(regions=True, augmentation=Augmentation(flip=True, views=4))
     sights = reading.sights(DataSet([item], (), {}))
     assert [sight.key[1] for sight in sights] == list(item.boxes)
-    assert len(set(sight_digests(sights, reading, Contents(tmp_path / "store")))) == 2
-    assert sights_loader(sights, reading, PROCESSOR)([0, 1]).pixels.shape == (2, 3, 16, 16)
+    digests = told(sights, reading, tmp_path)
+    assert len(set(digests)) == 2
+    assert sights_loader(sights, digests, reading, PROCESSOR)([0, 1]).pixels.shape == (2, 3, 16, 16)
 
 
 def test_a_pair_of_texts_is_one_text() -> None:
@@ -127,3 +155,4 @@ def test_a_pair_of_texts_is_one_text() -> None:
     assert Reading().texts(DataSet([item], (), {})) == [("a hypothesis",), ("a premise",)]
     assert text_digest(("a", "b")) != text_digest(("a b",))
     assert text_digest(("a",)) == content_digest("a")
+    assert text_digest(("a", "b")) != text_digest((json.dumps(["a", "b"]),))

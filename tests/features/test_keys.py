@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from renaissance.features.keys import content_digest, kernel_facts, store_facts, store_key, tower_digest
@@ -68,6 +69,36 @@ def test_the_key_follows_the_content(changes: dict[str, Any]) -> None:
 
 def test_the_kernel_names_threads_capability_and_all_that_computes_or_decodes() -> None:
     assert {"cpu", "threads", "torch", "torchvision", "timm", "pillow", "simplejpeg"} <= set(kernel_facts(CPU))
+
+
+@pytest.fixture
+def kernels() -> Iterator[None]:
+    """Let what a test allows kernels to do be as before afterwards."""
+    attention, bits = torch.backends.cuda.flash_sdp_enabled(), torch.get_float32_matmul_precision()
+    yield
+    torch.backends.cuda.enable_flash_sdp(attention)
+    torch.set_float32_matmul_precision(bits)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [lambda: torch.backends.cuda.enable_flash_sdp(False), lambda: torch.set_float32_matmul_precision("medium")],
+    ids=["attention", "precision"],
+)
+@pytest.mark.usefixtures("kernels")
+def test_the_key_follows_the_kernels_that_a_program_allows(choose: Callable[[], None]) -> None:
+    before = store_key(facts())
+    choose()
+    assert store_key(facts()) != before
+
+
+def test_the_key_follows_the_scale_of_adapters() -> None:
+    def digest(alpha: int) -> str:
+        torch.manual_seed(0)
+        adapted = inject_adapter_in_model(LoraConfig(r=2, lora_alpha=alpha, target_modules=["0"]), tower())
+        return tower_digest(adapted, {"width": 4})
+
+    assert digest(4) == digest(4) != digest(8)
 
 
 def test_the_facts_are_json() -> None:

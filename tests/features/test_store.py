@@ -322,7 +322,9 @@ def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path: Path, mon
     usage = namedtuple("usage", ["total", "used", "free"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 90, 10))
     tower = TinyText()
-    with pytest.raises(OutputError, match=r"5 samples need about 0\.0 GB.*or train without the store"):
+    with pytest.raises(
+        OutputError, match=r"5 samples need about 0\.00 MB, and .* has 0\.00 MB free\..*or train without the store"
+    ):
         build(tmp_path, tower)
     assert tower.calls == 1
     assert shards(tmp_path) == []

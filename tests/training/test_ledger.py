@@ -110,7 +110,9 @@ def test_what_a_store_gives_is_not_counted_but_spared(tiny_model: Tiny, tiny_bat
     assert totals.get("flops/vision/forward", 0) == 0
     assert totals["stored/vision"] == 5
     assert "calls/vision" not in totals
-    assert totals["spared/flops"] >= without["flops/vision/forward"]
+    # masked texts are computed, and without the store the plain ones would fill up their calls
+    assert totals["spared/flops"] == counted(computed, "forward") - counted(read, "forward")
+    assert totals["unfrozen/flops"] == pytest.approx(without["unfrozen/flops"], rel=0.005)
     assert totals["bytes/store"] > 0
 
 
@@ -141,8 +143,8 @@ def test_a_frozen_model_knows_what_it_would_take_with_nothing_frozen(tiny_model:
     step_of(free, whole)(batch)
     step_of(frozen, still)(batch)
     took = counted(whole, "forward") + counted(whole, "backward")
-    assert whole.totals(Accelerator(cpu=True))["unfrozen/flops"] == pytest.approx(took, rel=0.02)
-    assert still.totals(Accelerator(cpu=True))["unfrozen/flops"] == pytest.approx(took, rel=0.02)
+    assert whole.totals(Accelerator(cpu=True))["unfrozen/flops"] == took
+    assert still.totals(Accelerator(cpu=True))["unfrozen/flops"] == took
 
 
 def test_a_stage_that_thaws_counts_anew(tiny_model: Tiny, tiny_batch: Tiny) -> None:
