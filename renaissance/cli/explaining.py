@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from renaissance.cli.models import ModelPlace, Revision, Trust
 from renaissance.cli.output import JsonFlag, print_facts, print_json, print_table
 from renaissance.cli.quiet import quiet
 
@@ -20,10 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def explain(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A model's folder, a run's, or organisation/name.", show_default=False),
-    ],
+    model: ModelPlace,
     out: Annotated[Path, typer.Option("--out", help="The folder to write, a new one.")] = Path("explanation"),
     image: Annotated[Path | None, typer.Option("--image", help="A picture to explain, with --text.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="A text to explain, with --image.")] = None,
@@ -44,11 +42,17 @@ def explain(
         int | None,
         typer.Option("--probes", min=0, help="Drawn scenes for linear probes, with any data.", show_default=False),
     ] = None,
+    pointing: Annotated[
+        int | None,
+        typer.Option("--pointing", min=0, help="Drawn scenes for the pointing game, any data.", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each part of integrated gradients.")] = 16,
     baseline: Annotated[
         Literal["mean", "white"], typer.Option("--baseline", help="The picture that attributions start from.")
     ] = "mean",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws scenes, exchanges and splits.")] = 0,
+    revision: Revision = None,
+    trust: Trust = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write what a model looks at and what its layers know: attributions, rollout, shares, CKA, drift, probes."""
@@ -69,9 +73,12 @@ def explain(
                 label=label,
                 samples=samples,
                 probes=probes,
+                pointing=pointing,
                 steps=steps,
                 baseline=baseline,
                 seed=seed,
+                revision=revision,
+                trust=tuple(trust or ()),
                 progress=progress,
             )
     if as_json:

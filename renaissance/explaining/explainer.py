@@ -57,9 +57,12 @@ def explain(
     label: str | None = None,
     samples: int = SAMPLES,
     probes: int | None = None,
+    pointing: int | None = None,
     steps: int = STEPS,
     baseline: Baseline = "mean",
     seed: int = 0,
+    revision: str | None = None,
+    trust: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Explanation:
     """Write to the folder `out`, wholly or not at all, what a model looks at and what its layers know.
@@ -68,9 +71,10 @@ def explain(
     attributed. data: a folder of prepared data (and its `split`), pairs of a picture and a text, or "world" for drawn
     scenes with boxes: `samples` pairs for modality shares and similarity of layers, on the world for the pointing game
     too. probes: drawn scenes for linear probes; by default four for each of the samples of the world, and none for
-    other data. against: the model that it started from, or another: similarity of layers, and drift. task, label: the
-    number that is explained (`itm` before `itc`). steps: of integrated gradients, in each part. The same call gives the
-    same bytes.
+    other data, of `against` too. pointing: drawn scenes for the pointing game; by default the samples of the world, and
+    none for other data. against: the model that it started from, or another: similarity of layers, and drift. task,
+    label: the number that is explained (`itm` before `itc`). steps: of integrated gradients, in each part. revision: of
+    `model` on the Hub; trust: the plugins that it and `against` may use. The same call gives the same bytes.
 
     Raises:
         CapabilityError: the model gives no number that could be explained.
@@ -80,18 +84,18 @@ def explain(
         MissingPackageError: captum or matplotlib is not installed.
         OutputError: `out` is taken, or cannot be written.
     """
-    _check_request(image, text, data, against, samples, probes, steps)
+    _check_request(image, text, data, against, samples, probes, pointing, steps)
     _check_packages()
     from renaissance.explaining.sections import Explaining
 
     target = _free(Path(out).absolute())
     pair = None if image is None or text is None else _given(image, text)
-    own = plain_copy(_opened(model).assembly)
-    other = None if against is None else plain_copy(_opened(against).assembly)
+    own = plain_copy(_opened(model, revision, trust).assembly)
+    other = None if against is None else plain_copy(_opened(against, None, trust).assembly)
     output = explained_output(own, task, label)
     shown, pairs, facts_of_data = _data(data, split, samples, seed)
-    scenes = samples if shown == WORLD else 0
-    probed = PROBED * scenes if probes is None else probes
+    drawn = samples if shown == WORLD else 0
+    scenes, probed = drawn if pointing is None else pointing, PROBED * drawn if probes is None else probes
     with replacing(target) as folder:
         work = Explaining(own, output, folder, steps, baseline, seed, progress or Silent())
         found = _sections(work, pair, pairs, other, scenes, probed)
@@ -102,7 +106,14 @@ def explain(
             "against": None if other is None else _model_facts(against, other),
             "data": facts_of_data,
             "output": {"task": output.task, "label": output.label, "name": output.name},
-            "settings": {"samples": samples, "probes": probed, "steps": steps, "baseline": baseline, "seed": seed},
+            "settings": {
+                "samples": samples,
+                "probes": probed,
+                "pointing": scenes,
+                "steps": steps,
+                "baseline": baseline,
+                "seed": seed,
+            },
             **found,
             "pictures": work.pictures,
             "unavailable": work.unavailable,
@@ -121,7 +132,8 @@ def _sections(
     """
     from renaissance.explaining import sections
 
-    calls: dict[str, Any] = dict.fromkeys(("sample", "shares", "cka", "drift", "probes", "pointing"))
+    names = ("sample", "shares", "cka", "drift", "probes", "probes_against", "pointing")
+    calls: dict[str, Any] = dict.fromkeys(names)
     if pair is not None:
         calls["sample"] = lambda: sections.sample_section(work, pair)
     if pairs:
@@ -131,6 +143,8 @@ def _sections(
         calls["drift"] = lambda: sections.drift_section(work, other, pairs)
     if probed:
         calls["probes"] = lambda: sections.probes_section(work, world_labelled(probed, work.seed))
+    if probed and other is not None:
+        calls["probes_against"] = lambda: sections.probes_of(other, world_labelled(probed, work.seed), work.seed)
     if scenes:
         calls["pointing"] = lambda: sections.pointing_section(work, world_pointed(scenes, work.seed))
     asked = [name for name, call in calls.items() if call is not None]
@@ -139,16 +153,24 @@ def _sections(
 
 
 def _check_request(
-    image: object, text: object, data: object, against: object, samples: int, probes: int | None, steps: int
+    image: object,
+    text: object,
+    data: object,
+    against: object,
+    samples: int,
+    probes: int | None,
+    pointing: int | None,
+    steps: int,
 ) -> None:
     if (image is None) != (text is None):
         missing = "text" if text is None else "image"
         raise SpecError(f"A pair is explained: give --{missing} too.")
-    if image is None and data is None and against is None and not probes:
+    if image is None and data is None and against is None and not probes and not pointing:
         raise SpecError("There is nothing to explain the model on. Give --image with --text, --data, or --against.")
-    if samples < 1 or steps < 1 or (probes or 0) < 0:
+    if samples < 1 or steps < 1 or (probes or 0) < 0 or (pointing or 0) < 0:
         raise SpecError(
-            f"samples and steps are at least 1, probes at least 0, and they are {samples}, {steps} and {probes or 0}."
+            "samples and steps are at least 1, probes and pointing at least 0, and they are "
+            f"{samples}, {steps}, {probes or 0} and {pointing or 0}."
         )
 
 
@@ -167,8 +189,8 @@ def _free(target: Path) -> Path:
     return target
 
 
-def _opened(model: Any) -> Model:
-    return model if isinstance(model, Model) else from_pretrained(model)
+def _opened(model: Any, revision: str | None, trust: Sequence[str]) -> Model:
+    return model if isinstance(model, Model) else from_pretrained(model, revision=revision, trust=trust)
 
 
 def _data(

@@ -6,7 +6,7 @@ Letters in shapes: P samples, D width, R and C rows and columns of patches.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from renaissance.explaining.outputs import Explained, scores
 from renaissance.explaining.pairs import Labelled, Pair, Pointed
 from renaissance.explaining.pictures import draw_lines, draw_map, draw_matrix
 from renaissance.explaining.pointing import Pointing, cropped, pointing, pointing_summary
-from renaissance.explaining.probing import probe_layers
+from renaissance.explaining.probing import Probe, probe_layers
 from renaissance.explaining.rollout import Rollout, attention_rollout
 from renaissance.explaining.shares import modality_shares
 from renaissance.explaining.similarity import cka_matrix
@@ -175,25 +175,43 @@ def drift_section(work: Explaining, other: Assembly, pairs: Sequence[Pair]) -> l
 
 
 def probes_section(work: Explaining, given: Labelled) -> list[dict[str, Any]]:
-    """Return what can be read from each layer that sees one modality, and the controls."""
-    layers = layer_features(work.own, given.pictures, given.texts)
-    rows: list[dict[str, Any]] = []
-    for modality in ("vision", "text"):
-        chosen = of_modality(layers, modality)
-        found = {name: probe_layers(chosen, name, labels, seed=work.seed) for name, labels in given.labels.items()}
-        rows += [asdict(probe) for probes in found.values() for probe in probes]
+    """Return what can be read from each layer that sees one modality, and the controls; and draw it."""
+    probed = _probed(work.own, given, work.seed)
+    for modality, found in probed.items():
+        chosen = [probe.layer for probe in next(iter(found.values()))]
         series = {name: [probe.accuracy for probe in probes] for name, probes in found.items()}
         flat = {name: probes[0].majority for name, probes in found.items()}
         title = f"Read from the {modality} layers by a linear probe (dotted: the commonest class)"
         draw_lines(
             work.picture(f"probes-{modality}.png", "probes", title),
-            list(chosen),
+            chosen,
             series,
             title=title,
             measure="accuracy, %",
             flat=flat,
         )
-    return rows
+    return _rows(probed)
+
+
+def probes_of(other: Assembly, given: Labelled, seed: int) -> list[dict[str, Any]]:
+    """Return what can be read from each layer of another model, of the same scenes."""
+    return _rows(_probed(other, given, seed))
+
+
+def _probed(model: Assembly, given: Labelled, seed: int) -> dict[str, dict[str, list[Probe]]]:
+    """Return the probes of each layer, by modality and target."""
+    layers = layer_features(model, given.pictures, given.texts)
+    return {
+        modality: {
+            name: probe_layers(of_modality(layers, modality), name, labels, seed=seed)
+            for name, labels in given.labels.items()
+        }
+        for modality in ("vision", "text")
+    }
+
+
+def _rows(probed: Mapping[str, Mapping[str, Sequence[Probe]]]) -> list[dict[str, Any]]:
+    return [asdict(probe) for found in probed.values() for probes in found.values() for probe in probes]
 
 
 def pointing_section(work: Explaining, given: Sequence[Pointed]) -> dict[str, Any]:

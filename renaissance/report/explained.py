@@ -41,11 +41,16 @@ def explanations(results: Results, pictures: Pictures) -> Section:
     found = {one.arm: _read(pictures, one.folder) for one in results.explanations}
     known = {arm: facts for arm, facts in found.items() if facts is not None}
     folders = {one.arm: one.folder for one in results.explanations}
-    blocks: list[Block] = [*_shares(known), *_pointing(known), *_compared(results, known), *_probes(known)]
+    began = {one.arm: _read(pictures, one.beginning) for one in results.explanations if one.beginning is not None}
+    since = {arm: facts for arm, facts in began.items() if facts is not None}
+    blocks: list[Block] = [*_shares(known), *_pointing(known), *_moved(since), *_compared(results, known)]
+    blocks += [*_gained(since), *_probes(known)]
     pictures.room = ROOM
     for arm, facts in known.items():
         blocks += _shown(arm, folders[arm], facts, pictures, max(2, MOST // len(known)))
-    gone = [f"{arm}: {folders[arm]} has no {FACTS} that can be read" for arm, facts in found.items() if facts is None]
+    lost = {folders[arm]: arm for arm, facts in found.items() if facts is None}
+    lost |= {str(one.beginning): one.arm for one in results.explanations if began.get(one.arm, {}) is None}
+    gone = [f"{arm}: {folder} has no {FACTS} that can be read" for folder, arm in lost.items()]
     return Section("explanations", "What the models look at", [*blocks, *([Bullets(gone)] if gone else [])])
 
 
@@ -105,6 +110,44 @@ def _pointing(known: Mapping[str, Facts]) -> Iterator[Table]:
     ]
     if cells:
         yield Table("The pointing game: does a map point at what the caption names?", columns, cells)
+
+
+def _moved(since: Mapping[str, Facts]) -> Iterator[Table]:
+    """Yield, layer by layer, how far each arm has moved from what it began as: its weights, and what they make."""
+    rows = {arm: _rows(facts, "drift") for arm, facts in since.items()}
+    moved = {arm: {str(row.get("layer")): row.get("weights") for row in found} for arm, found in rows.items()}
+    alike = {arm: {str(row.get("layer")): _less(1, row.get("cka")) for row in found} for arm, found in rows.items()}
+    yield from _by_layer(
+        "How far the weights of each layer moved from what they began as, of their norm", moved, _percent
+    )
+    yield from _by_layer("Likeness (CKA) of each layer to what it began as: 1 is the same", alike, _hundredths)
+
+
+def _gained(since: Mapping[str, Facts]) -> Iterator[Block]:
+    """Yield what a linear probe reads more, or less, from each layer than it did at the beginning."""
+    found = {}
+    for arm, facts in since.items():
+        before = {(row.get("layer"), row.get("target")): row.get("accuracy") for row in _rows(facts, "probes_against")}
+        found[arm] = {
+            key: _less(row.get("accuracy"), before.get(key))
+            for row in _rows(facts, "probes")
+            if (key := (row.get("layer"), row.get("target"))) in before
+        }
+    arms = [arm for arm, values in found.items() if values]
+    if arms:
+        columns = [Column("layer"), Column("target"), *(Column(arm, "number") for arm in arms)]
+        keys = dict.fromkeys(key for arm in arms for key in found[arm])
+        cells = [[*map(text_cell, map(str, key)), *(_signed(found[arm].get(key)) for arm in arms)] for key in keys]
+        caption = "What linear probes read more (or less) since the beginning, in points of percent"
+        yield Folded("what each layer gained or lost since the beginning", [Table(caption, columns, cells)])
+
+
+def _less(value: Any, other: Any) -> float | None:
+    return float(value) - float(other) if _is_number(value) and _is_number(other) else None
+
+
+def _signed(value: Any) -> Cell:
+    return number_cell(f"{value:+.1f}", value) if _is_number(value) else number_cell(NOTHING, None)
 
 
 def _compared(results: Results, known: Mapping[str, Facts]) -> Iterator[Table]:

@@ -247,10 +247,11 @@ class Case(_Facts):
 
 
 class Explanation(_Facts):
-    """A folder that `renaissance explain` wrote."""
+    """A folder that `renaissance explain` wrote, and one of what became of the layers since the model began."""
 
     arm: str
     folder: str
+    beginning: str | None = None
 
 
 class Run(_Facts):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,7 @@ def analyse(design: Design, folder: StudyFolder, *, claims: Sequence[Mapping[str
     facts = {
         "format": FORMAT,
         "study": _study(results, folder),
-        "arms": arm_facts(design),
+        "arms": _arms(design, folder),
         "stages": _stages(results),
         "hypotheses": _hypotheses(found, design, folder),
         "claims": [dict(claim) for claim in claims],
@@ -109,6 +111,12 @@ def _digest(folder: StudyFolder) -> str:
     if not folder.study.is_file():
         raise StudyError(f"'{folder.study}' is not there: restore it, as results are those of a study.")
     return sha256_of(folder.study)
+
+
+def _arms(design: Design, folder: StudyFolder) -> list[dict[str, Any]]:
+    """Return what each arm is; a backbone named by a folder is found in the study's, wherever this is called."""
+    with chdir(folder.path):
+        return arm_facts(design)
 
 
 def _stages(results: Results) -> list[dict[str, Any]]:
@@ -254,13 +262,21 @@ def _cases(design: Design, folder: StudyFolder) -> list[dict[str, Any]]:
     return [case for case in cases if case["run"] in design.runs]
 
 
-def _explanations(design: Design, folder: StudyFolder) -> list[dict[str, str]]:
-    places = {arm.name: folder.explanation(arm.name) for arm in design.arms}
+def _explanations(design: Design, folder: StudyFolder) -> list[dict[str, str | None]]:
+    """Return where it is said what each arm looks at, and what became of its layers since it began."""
     return [
-        {"arm": arm, "folder": place.relative_to(folder.path).as_posix()}
-        for arm, place in places.items()
-        if (place / "explanation.json").is_file()
+        {
+            "arm": arm.name,
+            "folder": _explained(folder, folder.explanation(arm.name)),
+            "beginning": _explained(folder, folder.beginning(arm.name)),
+        }
+        for arm in design.arms
+        if _explained(folder, folder.explanation(arm.name))
     ]
+
+
+def _explained(folder: StudyFolder, place: Path) -> str | None:
+    return place.relative_to(folder.path).as_posix() if (place / "explanation.json").is_file() else None
 
 
 def _rounded(value: Any) -> Any:

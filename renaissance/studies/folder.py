@@ -7,6 +7,7 @@ runs/<id>/, logs/<id>.log  run folders, and what each run printed
 records/<id>.json          written last, when a run ended: its state, and digests of what it measured
 search/<arm>.json          the trials of an arm's search
 cases/<arm>/               what one model of an arm retrieved; explanations/<arm>/: what explains it
+beginnings/<arm>/          what became of its layers since it began
 features/                  the store of frozen features that all runs share
 results.json, report.*     made of all this
 .lock                      held by the process that writes the folder
@@ -38,6 +39,7 @@ KEPT = (SCORES, "ledger.json", "outcomes.safetensors", "metrics.jsonl", "recipe.
 DROPPED = ("checkpoints", "blind/checkpoints")
 REMOVED = ".model-removed"  # weights that are being removed; those of `model` are whole
 DISCARDED = ".discarded-"  # before the name of a run that is being removed
+STOPS = ".stop-"  # of the files by which runs on other machines are stopped
 
 
 class Fault(TypedDict):
@@ -91,6 +93,10 @@ class StudyFolder:
         """Return the folder of what explains one model of an arm."""
         return self.path / "explanations" / arm
 
+    def beginning(self, arm: str) -> Path:
+        """Return the folder of what became of the layers of one model of an arm since it began."""
+        return self.path / "beginnings" / arm
+
     def search(self, arm: str) -> Path:
         """Return the file of an arm's search."""
         return self.path / "search" / f"{arm}.json"
@@ -120,7 +126,7 @@ class StudyFolder:
                 f"'{shown(self.path)}' cannot be made ({error.strerror}); choose another --out."
             ) from None
         with locked(self.path):
-            for leftover in (self.path / "runs").glob(f"{DISCARDED}*"):
+            for leftover in [*(self.path / "runs").glob(f"{DISCARDED}*"), *self.path.glob(f"{STOPS}*")]:
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
 

@@ -1,7 +1,8 @@
 """What one model of each arm does, to look at: what it retrieves, right and wrong, and what explains its choices.
 
 Of each arm the first seeds are taken, and of the samples of its last stage the first ones: nothing is picked. Layers
-are compared with those of the study's reference arm on the same samples, and probed with drawn scenes.
+are compared with those of the study's reference arm, and with what they were before the first update, on the same
+samples, and probed with drawn scenes; where these are what a study shows, maps are also held against their boxes.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from renaissance.data.records import Record
 from renaissance.durable import replacing, write_atomically
 from renaissance.errors import MissingPackageError, RenaissanceError, SpecError
 from renaissance.explaining import explain
-from renaissance.pretrained import from_pretrained
+from renaissance.pretrained import Model, from_pretrained
 from renaissance.progress import Progress
 from renaissance.recipe import Recipe, load_recipe
 from renaissance.recipe.data import ImagesData, PreparedData, WorldData
+from renaissance.recipe.start import SavedStart
+from renaissance.registry import default_registry
 from renaissance.studies.arms import Arm, Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.training.samples import select_samples
+from renaissance.training.start import start
+from renaissance.uses import select_tasks
 
 GALLERY = 200  # pictures among which is retrieved
 SHOWN = 6  # right cases, and as many wrong ones, of each direction
 TOP = 5
 SIDE = 192  # pixels, of the pictures of cases
-# pairs on which layers are compared, and drawn scenes that they are probed with
-COMPARED, PROBED = 64, 192
+# pairs on which layers are compared; drawn scenes that they are probed with, and in which maps are to point at things
+COMPARED, PROBED, POINTED = 64, 192, 24
 STEPS = 64  # of integrated gradients; models that learned little give small numbers, which add up less well
 
 
@@ -44,7 +49,7 @@ def shown_runs(design: Design) -> set[str]:
 
 
 def look(design: Design, folder: StudyFolder, progress: Progress) -> set[str]:
-    """Write cases/<arm>/ and explanations/<arm>/ where they are not there yet; return whose weights a later look needs.
+    """Write what is looked at of each arm, where it is not there yet; return whose weights a later look needs.
 
     An arm whose model was not trained for it, or whose data are items with labels, has none. Later arms are compared
     with the reference arm, so its weights are needed; all are where a package is missing, which may come.
@@ -65,7 +70,10 @@ def look(design: Design, folder: StudyFolder, progress: Progress) -> set[str]:
                 continue
             _forget_others(folder, arm.name, run)
             _write_cases(folder.cases(arm.name), arm.name, run, model, samples)
-            _write_explanation(folder.explanation(arm.name), model, samples, _reference(design, folder, arm))
+            fault = _write_explanation(design, folder, arm, model, samples)
+            if fault is not None:
+                progress.say(f"'{arm.name}': no pair of it is explained: {fault}")
+            _write_beginning(folder.beginning(arm.name), model, samples, _began(design, folder, arm))
         except RenaissanceError as error:  # whatever it is, the verdicts do not wait for a look
             progress.say(f"'{arm.name}' is not looked at: {error}")
             needed |= {run} if isinstance(error, MissingPackageError) else set()
@@ -78,6 +86,7 @@ def _forget_others(folder: StudyFolder, arm: str, run: str) -> None:
     if file.is_file() and any(case["run"] != run for case in json.loads(file.read_text(encoding="utf-8"))):
         shutil.rmtree(file.parent)
         shutil.rmtree(folder.explanation(arm), ignore_errors=True)
+        shutil.rmtree(folder.beginning(arm), ignore_errors=True)
 
 
 def _run(design: Design, arm: str) -> str:
@@ -98,6 +107,21 @@ def _reference(design: Design, folder: StudyFolder, arm: Arm) -> Path | None:
         return None
     run = _run(design, name)
     return folder.run(run) if _done(design, folder, name) and folder.model(run).is_dir() else None
+
+
+def _began(design: Design, folder: StudyFolder, arm: Arm) -> Model | None:
+    """Return the model that an arm's first stage begins with, built anew; None: it begins with a saved one.
+
+    Raises:
+        RenaissanceError: it cannot be built, as its task takes labels from data, or what it is pretrained from is gone.
+    """
+    run = design.runs_of[arm.name, next(iter(arm.recipes))][0][0]
+    with chdir(folder.path):
+        recipe = load_recipe(folder.run(run).relative_to(folder.path) / "recipe.yaml")
+        if isinstance(recipe.start, SavedStart):
+            return None
+        registry = default_registry()
+        return Model(start(recipe, select_tasks(recipe, registry), registry)[0])
 
 
 def _samples(folder: StudyFolder, run: str) -> list[Record]:
@@ -179,19 +203,37 @@ def _small(picture: Image.Image) -> Image.Image:
 # --- what explains it -------------------------------------------------------------------------------------------------
 
 
-def _write_explanation(place: Path, model: Path, samples: Sequence[Record], reference: Path | None) -> None:
+def _pairs(samples: Sequence[Record]) -> list[tuple[Image.Image, str]]:
+    return [(_picture(record), record.captions[0]) for record in samples[:COMPARED]]
+
+
+def _write_explanation(
+    design: Design, folder: StudyFolder, arm: Arm, model: Path, samples: Sequence[Record]
+) -> SpecError | None:
+    """Write what an arm's model looks at; return why its first pair is left out, where attributions do not add up."""
+    place = folder.explanation(arm.name)
     if place.exists():
-        return
-    pairs = [(_picture(record), record.captions[0]) for record in samples[:COMPARED]]
+        return None
+    pairs = _pairs(samples)
     picture, text = pairs[0]
-    explain(
-        model,
-        place,
-        image=picture,
-        text=text,
-        data=pairs,
-        against=reference,
-        samples=COMPARED,
-        probes=PROBED,
-        steps=STEPS,
-    )
+    drawn = bool(design.study.worlds) or any(recipe["data"]["kind"] == "world" for recipe in arm.recipes.values())
+    how: dict[str, Any] = {
+        "data": pairs,
+        "against": _reference(design, folder, arm),
+        "samples": COMPARED,
+        "probes": PROBED,
+        "pointing": POINTED if drawn else 0,
+        "steps": STEPS,
+    }
+    try:
+        explain(model, place, image=picture, text=text, **how)
+    except SpecError as error:
+        explain(model, place, **how)
+        return error
+    return None
+
+
+def _write_beginning(place: Path, model: Path, samples: Sequence[Record], began: Model | None) -> None:
+    """Write what a model's layers have lost or gained since it began."""
+    if began is not None and not place.exists():
+        explain(model, place, data=_pairs(samples), against=began, samples=COMPARED, probes=PROBED)

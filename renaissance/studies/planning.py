@@ -18,6 +18,7 @@ from renaissance.studies.facts import COUNTED_BATCH, TEXT_TOKENS
 from renaissance.studies.hypotheses import seeds_planned
 from renaissance.studies.linting import check_design
 from renaissance.studies.matching import check_matched
+from renaissance.studies.measured import check_metrics
 
 # of what a product of large matrices reaches: training is slower by its small ones and by all that is no product
 UTILISATION = 0.35
@@ -110,10 +111,12 @@ def check_ready(design: Design, *, registry: Registry | None = None) -> None:
     """Check all that must hold before the first run of a study.
 
     Raises:
-        StudyError: arms are unequal, in their recipes or in what these imply; a model cannot be built; arms that are
-            matched are not of like size; the seeds do not suffice; or a budget of FLOPs does not hold one update.
+        StudyError: arms are unequal, in their recipes or in what these imply; a score is read that no task gives; a
+            model cannot be built; arms that are matched are not of like size; the seeds do not suffice; or a budget of
+            FLOPs does not hold one update.
     """
     check_design(design)
+    check_metrics(design, registry=registry)
     check_effects(design, registry=registry)
     check_seeds(design)
     check_matched(design)

@@ -13,6 +13,7 @@ from typing import Any
 from renaissance.errors import MissingPackageError, SpecError, StudyError
 from renaissance.studies.folder import Fault
 from renaissance.studies.job import Finished, Job, Lines, logged, work
+from renaissance.studies.stopping import StopFiles, obeying
 
 # read when Ray starts: it would tell a server about us, and let everything else on the machine go before our runs
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -28,7 +29,6 @@ except ModuleNotFoundError as error:
     ) from None
 
 ANSWER_S = 300.0  # of a machine that starts a process and imports what it needs
-AGAIN_S = 30.0  # after which what was interrupted, and has not ended, is interrupted again
 
 
 class RayWorkers:
@@ -60,7 +60,7 @@ class RayWorkers:
         self._needs = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         self._at_work: dict[Any, tuple[Job, float]] = {}
         self._checked: set[str] = set()
-        self._stopped: float | None = None
+        self._stops: dict[str, StopFiles] = {}
 
     def start(self, job: Job) -> None:
         """Hand a job to the cluster.
@@ -69,16 +69,17 @@ class RayWorkers:
             StudyError: a machine does not see the study's folder.
         """
         self._check_shared(Path(job.folder))
+        if job.folder not in self._stops:
+            self._stops[job.folder] = StopFiles.made_in(job.folder)
         task = ray.remote(**self._needs)(_work)
-        self._at_work[task.remote(asdict(job))] = job, time.monotonic()
+        place = str(self._stops[job.folder].place)
+        self._at_work[task.remote(asdict(job), place)] = job, time.monotonic()
 
     def wait(self, seconds: float) -> Finished | None:
         """Return a job that has ended; None: none did within so many seconds."""
         if not self._at_work:
             time.sleep(seconds)
             return None
-        if self._stopped is not None and time.monotonic() - self._stopped > AGAIN_S:
-            self.stop()
         ended, _ = ray.wait(list(self._at_work), timeout=seconds)
         if not ended:
             return None
@@ -93,19 +94,21 @@ class RayWorkers:
             return Finished(job.id, took, Fault(type=type(error).__name__, message=told, exit_code=1))
 
     def stop(self) -> None:
-        """Interrupt all that are at work: each stops at a checkpoint.
-
-        On a busy machine Ray may lose an interruption, so `wait` repeats it for those that are at work much later.
-        """
-        self._stopped = time.monotonic()
-        for task in self._at_work:
-            ray.cancel(task, force=False)
+        """Ask all that are at work to stop at a checkpoint; what the cluster has no room for yet never begins."""
+        for files in self._stops.values():
+            files.ask()
+        for task, (job, _) in self._at_work.items():
+            if not self._stops[job.folder].begun(job.id):
+                ray.cancel(task, force=False)
 
     def close(self) -> None:
         """Kill the processes of all jobs; the cluster stays as it is."""
         for task in self._at_work:
             ray.cancel(task, force=True)
         self._at_work.clear()
+        for files in self._stops.values():
+            files.remove()
+        self._stops.clear()
 
     def _check_shared(self, folder: Path) -> None:
         """Check that each machine sees a file that this one has written."""
@@ -134,10 +137,12 @@ def _sees(path: str) -> bool:
     return os.path.exists(path)
 
 
-def _work(job: dict[str, Any]) -> dict[str, Any]:
-    """Do a job in a process of the cluster."""
-    given = Job(**job)
+def _work(job: dict[str, Any], stops: str) -> dict[str, Any]:
+    """Do a job in a process of the cluster, unless it is to stop before it begins. stops: the place of stop files."""
+    given, files = Job(**job), StopFiles(stops)
     if not os.path.isdir(given.folder):
         return asdict(work(given))  # which tells why not
-    with logged(given.log):
+    if not files.begin(given.id):
+        return asdict(Finished(given.id, 0.0, stopped=True))
+    with logged(given.log), obeying(files):
         return asdict(work(given, Lines()))

@@ -109,7 +109,7 @@ def _validation_split(data: Mapping[str, Any], searched: Searched) -> str | None
     given = data["path"] or searched.data
     assert given is not None, "who opened the folder has checked it"
     splits = manifest_of(made or Path(given).expanduser())["splits"]
-    return next((name for name in VALIDATION if name in splits and name != data["train"]), None)
+    return next((name for name in VALIDATION if name in splits and name not in _named(data["train"])), None)
 
 
 def _digest(design: Design, recipe: Mapping[str, Any]) -> str:
@@ -118,3 +118,7 @@ def _digest(design: Design, recipe: Mapping[str, Any]) -> str:
     worlds = {name: design.study.worlds[name].model_dump(mode="json", exclude={"layouts"}) for name in named}
     content = {"recipe": {key: value for key, value in recipe.items() if key != "name"}, "worlds": worlds}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _named(splits: str | list[str]) -> list[str]:
+    return [splits] if isinstance(splits, str) else splits

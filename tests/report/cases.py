@@ -248,6 +248,7 @@ def explained(folder: Path) -> Path:
     """Write results.json, and beside it an explanation of the arm 'vision' as `renaissance explain` leaves it."""
     given = facts()
     given["explanations"] = [{"arm": name, "folder": f"explanations/{name}"} for name in ("vision", "both")]
+    given["explanations"][0]["beginning"] = "beginnings/vision"
     place = study_in(folder, given) / "explanations" / "vision"
     place.mkdir(parents=True)
     header, _, data = scene(random.Random(1), 300).partition(",")
@@ -274,4 +275,13 @@ def explained(folder: Path) -> Path:
         "unavailable": {"rollout": "this tower gives no attention"},
     }  # fmt: skip
     (place / "explanation.json").write_text(json.dumps(explanation), encoding="utf-8")
+    since = {
+        "drift": [{"layer": "vision.0", "weights": 0.03, "cka": 0.0625, "cosine": 0.99}],
+        "probes": [{"layer": "vision.0", "target": "colour", "accuracy": 62.5},
+                   {"layer": "text.0", "target": "size", "accuracy": 20.0}],
+        "probes_against": [{"layer": "vision.0", "target": "colour", "accuracy": 75.0}],
+    }  # fmt: skip
+    beginning = folder / "beginnings" / "vision"
+    beginning.mkdir(parents=True)
+    (beginning / "explanation.json").write_text(json.dumps(since), encoding="utf-8")
     return folder

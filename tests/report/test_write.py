@@ -220,6 +220,9 @@ def test_layers_of_an_arm_stand_beside_those_of_the_arm_that_it_was_compared_wit
         (f"How far the weights of each layer lie from those of '{other}'", "| vision.0 | 12% |\n| fusion.final | – |"),
         (f"of each layer to the same one of '{other}'", "| vision.0 | 0.75 |\n| text.0 | 0.99 |"),
         ("Right answers of linear probes", "| vision.0 | colour | 14.1 | 62.5 |\n| vision.0 | shape | 10.9 | 31.2 |"),
+        ("How far the weights of each layer moved from what they began as", "| vision.0 | 3.0% |"),
+        ("of each layer to what it began as", "| vision.0 | 0.94 |"),
+        ("What linear probes read more (or less) since the beginning", "| vision.0 | colour | -12.5 |"),
     ):
         table = markdown[markdown.index(plain(caption)) :]
         assert rows in table[: table.index("\n\n", table.index("| ---"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.studies.own_process import OwnProcess
 from tests.studies.planted import NO_LOSS, UPDATES, Plant, alike, fill, greater, scattered, study
 
 MEANS = {"trained": 60.0, "frozen": 64.0, "no-vlp": 50.0}
+TOWER = Path(__file__).parents[2] / "recipes" / "studies" / "text_contrast.py"
 TARGET = {"stage": "finetune", "metric": "validation/itm/accuracy", "value": 30.0}
 
 
@@ -358,3 +360,15 @@ def test_a_study_that_ran_here_is_analysed_to_its_end(tiny_study: Callable[..., 
     first = folder.results.read_bytes()
     assert facts == analyse(design, folder)
     assert folder.results.read_bytes() == first
+
+
+def test_a_tower_named_by_a_folder_is_found_in_the_study_s_wherever_it_is_analysed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = 'tiny-vit[:1] + transformers:text-contrast(dropout=0.0, pooling="mean"), two-tower, concat(width=32)'
+    design = study(line, [NO_LOSS], seeds=2)
+    folder = fill(StudyFolder(tmp_path / "study"), design, scattered(MEANS))
+    runpy.run_path(str(TOWER))["make"](folder.path / "text-contrast")
+    monkeypatch.chdir(tmp_path)
+    found = analyse(design, folder)["arms"]
+    assert all(arm["parameters"] and arm["flops_a_pair"] for arm in found)

@@ -14,6 +14,7 @@ from renaissance.studies.effects import check_effects
 from renaissance.studies.library import BUILTIN, load, names
 from renaissance.studies.linting import check_design
 from renaissance.studies.matching import check_matched
+from renaissance.studies.measured import check_metrics
 from renaissance.studies.planning import check_seeds
 
 CONTENTS = {name: load(name).content for name in names()}
@@ -25,6 +26,7 @@ SIZES = [(name, preset) for name, study in STUDIES.items() for preset in study.p
 def test_a_study_that_ships_can_be_run_at_each_size(name: str, preset: str) -> None:
     design = expand(STUDIES[name], preset)
     check_design(design)
+    check_metrics(design)
     check_effects(design)
     check_seeds(design)  # a confirmatory preset has the seeds that its verdict needs
     if design.size.runs_here:  # counting models of billions of parameters takes minutes; 'study plan' does
@@ -48,6 +50,11 @@ def test_each_claim_of_a_collection_is_by_hypotheses_that_are_there() -> None:
         for place in (place for claim in collection.claims for place in claim.by):
             study, _, hypothesis = place.partition("/")
             assert hypothesis in [one.name for one in STUDIES[study].hypotheses], place
+
+
+def test_the_reports_in_the_guide_are_at_most_5_mb_together() -> None:
+    reports = Path(renaissance.__file__).parents[1] / "docs" / "studies"
+    assert sum(file.stat().st_size for file in reports.rglob("*") if file.is_file()) <= 5_000_000
 
 
 def test_the_folder_of_the_checkout_leads_to_what_is_installed() -> None:

@@ -12,9 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+import renaissance
 from renaissance.data.records import Record
+from renaissance.explaining.explainer import weights_digest
 from renaissance.pretrained import from_pretrained
 from renaissance.progress import Silent
+from renaissance.recipe import load_recipe
+from renaissance.spec import TwoTowerSpec
 from renaissance.studies.arms import Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.looking import SHOWN, TOP, _cases, _forget_others, look
@@ -103,6 +107,20 @@ def test_an_arm_that_cannot_retrieve_has_none_and_that_is_said(looked: StudyFold
     assert not looked.cases("match").exists()
     assert not looked.explanation("match").exists()
     assert [line for line in told.lines if line.startswith("'match' is not looked at: ")]
+
+
+def test_layers_are_compared_with_what_they_were_before_the_first_update(looked: StudyFolder, design: Design) -> None:
+    told = json.loads((looked.beginning("dual") / "explanation.json").read_text())
+    run = design.runs_of["dual", "pretrain"][0][0]
+    assert told["model"]["name"] == "model"
+    trained = from_pretrained(looked.run(run) / "model")
+    assert told["model"]["sha256"] == weights_digest(trained.assembly) != told["against"]["sha256"]
+    recipe = load_recipe(looked.run(run) / "recipe.yaml")
+    assert isinstance(recipe.start, TwoTowerSpec)
+    began = renaissance.build(recipe.start, tasks=("itm", "itc"), seed=recipe.seed)
+    assert told["against"]["sha256"] == weights_digest(began.assembly)
+    assert 0 < max(row["weights"] or 0 for row in told["drift"]) < 1
+    assert [row["layer"] for row in told["probes"]] == [row["layer"] for row in told["probes_against"]]
 
 
 def test_a_second_look_writes_nothing(looked: StudyFolder, design: Design, told: Said) -> None:

@@ -29,12 +29,16 @@ def endless(study: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Two CPUs of this machine, as a cluster."""
+    """Two CPUs of this machine, as a cluster that ignores Ctrl-C: a shell starts what is in the background so."""
     import renaissance.studies.ray_workers  # noqa: F401  # what it sets is read when Ray starts
 
     import ray  # isort: skip
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    finally:
+        signal.signal(signal.SIGINT, before)
     yield
     ray.shutdown()
 
@@ -108,6 +112,7 @@ def test_ctrl_c_stops_runs_on_ray_at_a_checkpoint(
         newest = sorted(path.name for path in (place / "checkpoints").iterdir())[-1]
         assert newest > "step-00000002", "the one where it stopped"
     assert list(folder.path.glob("records/*")) == []
+    assert list(folder.path.glob(".stop-*")) == []
 
 
 def test_without_ray_the_line_that_installs_it_is_told() -> None:
