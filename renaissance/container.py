@@ -53,12 +53,13 @@ from renaissance.tensors import load_state, save_state
 FLOATS: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoredType)}
 
 
-def stored_type(name: str) -> torch.dtype:
-    """Return the type of torch in which weights are stored.
+def stored_type(name: str | torch.dtype) -> torch.dtype:
+    """Return the type of torch in which weights are stored, from its name or itself.
 
     Raises:
         SpecError: there is no such one.
     """
+    name = str(name).removeprefix("torch.")
     if name not in FLOATS:
         raise SpecError(f"'{shown(name)}' is no type that weights are stored in; use one of: {', '.join(FLOATS)}.")
     return FLOATS[name]

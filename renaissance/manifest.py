@@ -27,6 +27,7 @@ CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+PICKLED = "pytorch_model.bin"
 SELFTEST = "selftest.safetensors"
 RECIPE = "recipe.yaml"
 SCORES = "scores.json"
@@ -155,9 +156,24 @@ def verify_files(folder: Path, manifest: Manifest, *, sha256: bool = False) -> N
     """
     damaged = next(damaged_files(folder, manifest, sha256=sha256), None)
     if damaged is not None:
+        refuse_pickled(folder)
         raise ModelFileError(
             f"{folder / damaged} is missing, or not what the manifest says (size or digest). "
             f"{AGAIN}; a copy in a download cache must be deleted first."
+        )
+
+
+def refuse_pickled(folder: Path) -> None:
+    """Refuse a model that has a pickle in place of its weights, by saying so.
+
+    Raises:
+        ModelFileError: it has.
+    """
+    names = _names_there(folder)
+    if PICKLED in names and not any(name.endswith(".safetensors") and name != SELFTEST for name in names):
+        raise ModelFileError(
+            f"{folder} has its weights as {PICKLED} alone, a pickle, which can run code and is never opened. Ask for "
+            f"{WEIGHTS}: model.save and 'renaissance publish' write no other."
         )
 
 

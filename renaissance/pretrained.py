@@ -147,6 +147,7 @@ class Model(nn.Module):
 
         Raises:
             CapabilityError: the model was not trained for it (task `itc`).
+            SpecError: there are neither images nor texts.
             SampleError: an image cannot be read, or a text is empty.
         """
         self._head("itc", "embed")
@@ -210,6 +211,11 @@ class Model(nn.Module):
         """
         head = self._head(task, "predict")
         labels, candidates = getattr(head, "labels", ()), getattr(head, "candidates", None)
+        if not hasattr(head, "decide"):
+            raise CapabilityError(
+                f"'{task}' measures whole splits, and decides nothing of one item. Compare vectors: model.embed of the "
+                "images, and of texts that name the classes."
+            )
         if not labels and candidates is None:
             raise CapabilityError(
                 f"model.predict tells labels, and the task '{task}' has none. See model.embed, .match."
@@ -260,7 +266,7 @@ def from_pretrained(
     trust: Sequence[str] = (),
     verify: bool = True,
     device: str | torch.device = "cpu",
-    dtype: StoredType = "float32",
+    dtype: StoredType | torch.dtype = "float32",
     registry: Registry | None = None,
 ) -> Model:
     """Return a saved model in evaluation mode: from its folder, a run's folder, or the Hub's 'organisation/name'.
@@ -281,7 +287,7 @@ def from_pretrained(
     usable, kind = _usable(device), stored_type(dtype)
 
     def placed(assembly: Assembly) -> Model:
-        return Model(assembly).to(device=usable, dtype=kind)
+        return Model(assembly).to(device=usable, dtype=kind).eval()
 
     if os.path.exists(place):  # unlike the method, it has an answer for names that no file can have
         if revision is not None:
@@ -298,14 +304,17 @@ def from_pretrained(
 
 
 def _usable(device: str | torch.device) -> torch.device:
-    """Return a device, after making a tensor there.
+    """Return a device, after making a tensor there and reading it.
 
     Raises:
         SpecError: that cannot be.
     """
     try:
-        return torch.empty(0, device=device).device
+        made = torch.zeros(1, device=device)
+        made.cpu()  # of "meta" nothing can be read
+        return made.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # each device fails in its own way
         raise SpecError(
-            f"Nothing can be computed on the device '{shown(device)}' here ({first_line(error)}). Use 'cpu'."
+            f"Nothing can be computed on the device '{shown(device)}' here ({shown(first_line(error), 200)}). "
+            "Use 'cpu'."
         ) from error

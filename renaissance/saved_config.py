@@ -107,9 +107,11 @@ def saved_plan(config: SavedConfig, folder: Path, registry: Registry) -> AnyPlan
         PluginError: a plugin that it needs is not installed.
         ModelFileError: its spec or its tasks cannot be.
     """
-    for name, distribution in needed_plugins(config).items():
-        if registry.plugin(name) is None:
-            raise PluginError(f"{folder} needs the plugin '{shown(name)}'. Try: {_pip_line(name, distribution)}")
+    missing = {name: found for name, found in needed_plugins(config).items() if registry.plugin(name) is None}
+    if missing:
+        names = ", ".join(f"'{shown(name)}'" for name in missing)
+        wanted = " ".join(_requirement(name, distribution) for name, distribution in missing.items())
+        raise PluginError(f"{folder} needs the plugin{'s' * (len(missing) > 1)} {names}. Try: pip install {wanted}")
     tasks = {name: task.options for name, task in config.tasks.items()}
     try:
         return resolve(validate_spec(config.spec), tasks, registry=registry)
@@ -117,9 +119,9 @@ def saved_plan(config: SavedConfig, folder: Path, registry: Registry) -> AnyPlan
         raise ModelFileError(f"{folder / CONFIG}: {error}") from None
 
 
-def _pip_line(plugin: str, distribution: str) -> str:
-    """Return how to install a plugin; a distribution of another name than the plugin's own is not repeated."""
+def _requirement(plugin: str, distribution: str) -> str:
+    """Return what pip is asked for a plugin; a distribution of another name than the plugin's own is not repeated."""
     name, _, version = distribution.partition(" ")
     own = f"renaissance-plugin-{shown(plugin)}"
     pinned = name == own and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+!\-]{0,40}", version)
-    return f"pip install {own}{f'=={version}' if pinned else ''}"
+    return f"{own}{f'=={version}' if pinned else ''}"

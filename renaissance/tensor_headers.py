@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from renaissance.errors import ModelFileError
-from renaissance.manifest import AGAIN, INDEX, SHARD, WEIGHTS, parse_object, read_object
+from renaissance.manifest import AGAIN, INDEX, SHARD, WEIGHTS, parse_object, read_object, refuse_pickled
 from renaissance.spec import shown
 
 _MAX_HEADER_BYTES = 4 * 2**20
@@ -68,6 +68,8 @@ def read_state(folder: Path) -> StoredState:
         ModelFileError: a file is missing, is no safetensors file, or contradicts the index or itself.
     """
     if not (folder / INDEX).exists():
+        if not (folder / WEIGHTS).exists():
+            refuse_pickled(folder)
         tensors, tied = read_header(folder / WEIGHTS)
         return StoredState(folder, tensors, tied)
     if (folder / WEIGHTS).exists():

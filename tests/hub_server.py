@@ -4,12 +4,15 @@
         HfApi(endpoint=hub.endpoint, token="secret").create_repo("org/name")
 
 Faults are set on the server: `fail` answers with a status, `cut` closes the connection in the middle of a body,
-`corrupt` turns one bit of a body. Each takes the number of times that it happens.
+`corrupt` turns one bit of a body. Each takes the number of times that it happens. `forge` answers for files with other
+headers, or another body, as a server might that wishes harm. `hold` stops in the middle of a body: `held` is set then,
+and all else waits for `released`.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -96,6 +99,8 @@ class Fault:
     times: int
     status: int = 0
     fraction: float = 0.5
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class HubServer:
         self.large: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.held, self.released = threading.Event(), threading.Event()
         self.lock = threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._http.daemon_threads = True
@@ -145,6 +151,14 @@ class HubServer:
 
     def corrupt(self, pattern: str, *, times: int = 1) -> None:
         self.faults.append(Fault("corrupt", pattern, times))
+
+    def hold(self, pattern: str) -> None:
+        self.faults.append(Fault("hold", pattern, 1))
+
+    def forge(
+        self, pattern: str, *, headers: Mapping[str, str], body: bytes | None = None, status: int = 0, times: int = 99
+    ) -> None:
+        self.faults.append(Fault("forge", pattern, times, status=status, headers=headers, body=body))
 
     def take_fault(self, request: str, *kinds: str) -> Fault | None:
         with self.lock:
@@ -226,7 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if found and self.command in method.split("|"):
                     with self.hub.lock:
                         parts = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
-                        action(self, **parts)
+                        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that was killed
+                            action(self, **parts)
                     return
             raise _AnswerError(404, code="EntryNotFound")
         except _AnswerError as answer:
@@ -443,21 +458,33 @@ class _Handler(BaseHTTPRequestHandler):
         if asked:
             start, end = int(asked[1]), min(end, int(asked[2] or end) + 1)
         name = f"{self.command} {unquote(urlsplit(self.path).path)}"
-        fault = self.hub.take_fault(name, "cut", "corrupt") if self.command == "GET" else None
+        fault = self.hub.take_fault(name, "cut", "corrupt", "hold") if self.command == "GET" else None
         if fault is not None and fault.kind == "corrupt":
             data = data[:-1] + bytes([data[-1] ^ 1])
-        body = data[start:end]
-        self.send_response(206 if asked else 200)
-        self.send_header("X-Repo-Commit", commit.oid)
-        self.send_header("ETag", f'"{blob.etag}"')
-        self.send_header("X-Linked-Etag", f'"{blob.etag}"')
-        self.send_header("X-Linked-Size", str(len(data)))
-        self.send_header("Accept-Ranges", "bytes")
-        if asked:
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(body)))
+        forged = self.hub.take_fault(name, "forge") or Fault("", "", 0)
+        body = data[start:end] if forged.body is None else forged.body
+        headers = {
+            "X-Repo-Commit": commit.oid,
+            "ETag": f'"{blob.etag}"',
+            "X-Linked-Etag": f'"{blob.etag}"',
+            "X-Linked-Size": str(len(data)),
+            "Accept-Ranges": "bytes",
+            **({"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"} if asked else {}),
+            "Content-Length": str(len(body)),
+            **forged.headers,
+        }
+        self.send_response(forged.status or (206 if asked else 200))
+        for header, value in headers.items():
+            self.send_header(header, value)
         self.end_headers()
+        self.close_connection = self.close_connection or bool(forged.headers)  # what it says of its length may be a lie
         if self.command == "HEAD":
+            return
+        if fault is not None and fault.kind == "hold":
+            self.wfile.write(body[: len(body) // 2])
+            self.hub.held.set()
+            self.hub.released.wait()
+            self.close_connection = True
             return
         if fault is not None and fault.kind == "cut":
             body = body[: int(len(body) * fault.fraction)]

@@ -18,16 +18,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from renaissance.api import TextInput, VisionInput
+from renaissance.api import BackboneEntry, TaskEntry, TextInput, VisionInput
 from renaissance.errors import CapabilityError, ExportError, OutputError, SpecError
 from renaissance.exporting import Format, Part, export, exporter, programs, register_inputs
 from renaissance.pretrained import Model, build
-from renaissance.registry import Registry
+from renaissance.registry import Component, Registry
+from renaissance.spec import LIBRARIES
 
 TINY_VIT = "tiny-vit(layers=2, width=32, heads=2, mlp_width=64, image_size=32, patch_size=8)"
 TINY_BERT = "tiny-bert(layers=2, width=32, heads=2, mlp_width=64)"
 CLIP_SIZES = '{"width": 32, "layers": 2, "heads": 2, "embed_dim": 24}'
 SIZES = '{"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "patch_size": 8}'
+SWIN = '{"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}'
 HF_TEXT = 'layers=2, width=32, heads=2, mlp_width=64, max_tokens=40, tokenizer="renaissance"'
 CAPTIONS = ["a red cup on a table", "rain", "two dogs run in a big park near the old stone bridge"]
 PICTURES = [Image.linear_gradient("L").convert("RGB").rotate(30 * turn) for turn in range(5)]
@@ -96,6 +98,8 @@ MORE_TOWERS: Mapping[str, tuple[Part, str]] = {
     "CLIP's ViT": ("vision", f"transformers:clip_vision_model(image_size=32, overrides={SIZES}) + {TINY_BERT}"),
     "CLIP's text": ("text", f'{TINY_VIT} + transformers:clip_text_model({HF_TEXT}, overrides={{"eos_token_id": 3}})'),
     "SigLIP's text": ("text", f"{TINY_VIT} + transformers:siglip_text_model({HF_TEXT})"),
+    "T5": ("text", f"{TINY_VIT} + transformers:t5({HF_TEXT})"),
+    "Swin": ("vision", f"transformers:swin(image_size=64, overrides={SWIN}) + {TINY_BERT}"),
     "ModernBERT": ("text", f"{TINY_VIT} + transformers:modernbert({HF_TEXT})"),
 }
 
@@ -151,6 +155,36 @@ def test_a_matcher_gives_the_probabilities_of_match(model: Model, tmp_path: Path
         with torch.no_grad():
             (chances,) = torch.export.load(file).module()(pixels, given.token_ids, given.mask)
     np.testing.assert_allclose(chances, model.match(PICTURES[:3], CAPTIONS), rtol=0, atol=1e-4)
+
+
+def tiny(component: Component) -> str:
+    options = ", ".join(f"{name}={json.dumps(value)}" for name, value in component.entry.tiny.items())
+    return f"{component.qualified}({options})"
+
+
+TINY = {
+    component.qualified: component
+    for component in Registry().components()
+    if not isinstance(component.entry, TaskEntry) and component.qualified not in (*LIBRARIES, "dual")
+}
+FAST = ("post-norm-vit",)
+SLOW = tuple(pytest.param(name, marks=pytest.mark.slow) for name in TINY if name not in FAST)
+
+
+@pytest.mark.parametrize("name", [*FAST, *SLOW])
+def test_every_component_that_ships_can_be_exported(name: str, tmp_path: Path) -> None:
+    entry, line = TINY[name].entry, tiny(TINY[name])
+    part: Part
+    match entry:
+        case BackboneEntry(modality="vision"):
+            part, spec = "vision", f"{line} + {TINY_BERT}"
+        case BackboneEntry():
+            part, spec = "text", f"{TINY_VIT} + {line}"
+        case _:
+            part, spec = "match", f"{TINY_VIT} + {TINY_BERT}, {line}"
+    model = made(spec, *(["itm"] if part == "match" else []))
+    (graph,) = export(model, tmp_path / "out", part=part, format="torch-export").graphs
+    assert graph.difference <= 1e-4
 
 
 @pytest.mark.parametrize("base", [pytest.param(TINY_VIT, marks=pytest.mark.slow), TINY_BERT])
@@ -240,6 +274,15 @@ def test_a_tower_whose_code_follows_from_values_is_refused_with_the_reason(tmp_p
     with pytest.raises(ExportError, match=r"'text' of '.*nystromformer.*' cannot be exported: .* Choose another"):
         export(model, tmp_path / "text", part="text", format="torch-export")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tower_that_sorts_texts_by_length_is_refused_for_that(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = made(f"{TINY_VIT} + transformers:mobilebert({HF_TEXT})")
+    with pytest.raises(ExportError, match=r"\(padding changes what it gives, so that it sorts texts"):
+        export(model, tmp_path / "text", part="text", format="torch-export")
+    assert capfd.readouterr() == ("", "")  # torch prints graphs and advice to those who make it
 
 
 def test_what_is_there_already_is_kept(model: Model, tmp_path: Path) -> None:

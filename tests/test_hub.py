@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -333,6 +336,26 @@ def test_a_download_that_is_cut_is_completed(hub: HubServer, folder: Path, cache
     there = download(REPO, cache_dir=cache)
     assert contents(there) == contents(folder)
     assert len(hub.asked("GET .*/model.safetensors")) == 2
+    assert not list(cache.rglob("*.incomplete"))
+
+
+def test_a_download_whose_process_is_killed_is_completed_by_the_next_one(
+    hub: HubServer, folder: Path, cache: Path
+) -> None:
+    upload(folder, REPO, token=TOKEN)
+    hub.hold("GET .*/model.safetensors")
+    code = f"from renaissance.hub import download; download({REPO!r}, cache_dir={str(cache)!r})"
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        assert hub.held.wait(300)
+    finally:
+        child.kill()
+        child.wait()
+        hub.released.set()
+    with pytest.raises(HubError, match="not in the cache, or not wholly"):
+        download(REPO, cache_dir=cache, local_files_only=True)
+    assert contents(download(REPO, cache_dir=cache)) == contents(folder)
     assert not list(cache.rglob("*.incomplete"))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -313,6 +314,7 @@ def registry_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
         "@hookimpl\ndef register_backbones():\n"
         "    return [replace(entry, name='vit') for entry in BACKBONES if entry.name == 'tiny-vit']\n"
     )
+    sys.modules.pop("renaissance_plugin_xyz", None)  # that of another test
     monkeypatch.syspath_prepend(str(tmp_path))
     return Registry([Plugin("xyz", "renaissance_plugin_xyz", "renaissance-plugin-xyz", "1.2")])
 
@@ -359,6 +361,35 @@ def test_a_missing_plugin_is_named_even_if_trusted(hub: HubServer, folder: Path,
     publish_with_plugin(hub, folder)
     with pytest.raises(PluginError, match="pip install renaissance-plugin-xyz"):
         from_pretrained("org/name", trust=["xyz"], cache_dir=tmp_path / "cache", registry=REGISTRY)
+
+
+def with_two_plugins(folder: Path) -> None:
+    """Let both towers of a saved model come from plugins."""
+    config = folder / "config.json"
+    changed = config.read_text().replace('"tiny-vit"', '"xyz:vit"').replace('"tiny-bert"', '"abc:bert"')
+    config.write_text(changed)
+    write_manifest(folder)
+
+
+def test_all_plugins_that_a_model_needs_are_told_at_once(hub: HubServer, folder: Path, tmp_path: Path) -> None:
+    from renaissance.hub import upload
+
+    with_two_plugins(folder)
+    with pytest.raises(PluginError, match=r"the plugins 'abc', 'xyz'. Try: pip install \S+-abc \S+-xyz$"):
+        from_pretrained(folder, registry=REGISTRY)
+    upload(folder, "org/name", token="secret")
+    for trust in ((), ("xyz==1.2",)):
+        wanted = "xyz==1.2" if trust else "xyz"
+        with pytest.raises(PluginError, match="runs code of plugins: abc, xyz") as caught:
+            from_pretrained("org/name", trust=trust, cache_dir=tmp_path / "cache", registry=REGISTRY)
+        assert f"trust=['abc', '{wanted}'], or --trust abc --trust {wanted} to a command" in str(caught.value)
+
+
+def test_a_pickle_in_place_of_the_weights_is_told_and_never_opened(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    for verify in (True, False):
+        with pytest.raises(ModelFileError, match=r"pytorch_model\.bin alone, .* never opened\. Ask for model\.safe"):
+            from_pretrained(folder, verify=verify, registry=REGISTRY)
 
 
 def test_a_copied_folder_is_a_model_of_its_own(folder: Path, tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from renaissance.errors import HubError, ModelFileError
 from renaissance.hub import check_name, commit_of, no_progress_bars, retried, told
-from renaissance.manifest import INDEX, SHARD, WEIGHTS
+from renaissance.manifest import INDEX, PICKLED, SHARD, WEIGHTS
 from renaissance.spec import shown
 
-PICKLED = "pytorch_model.bin"
 # what importers read beside the weights: sizes, preprocessing, tokenizer
 BESIDE = frozenset(
     {

@@ -48,7 +48,7 @@ class PatchEmbeddings(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return tokens [V, N, D] of normalised pixels [V, 3, H, W]."""
         grid = self.patches(pixels).flatten(2).transpose(1, 2)  # [V, N - 1, D]
-        tokens = torch.cat((self.first.expand(len(grid), -1, -1), grid), dim=1) + self.table
+        tokens = torch.cat((self.first.expand(grid.shape[0], -1, -1), grid), dim=1) + self.table
         return self.dropout(self.norm(tokens))  # type: ignore[no-any-return]  # nn.Module.__call__
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import torch
 import transformers
 from accelerate import init_empty_weights
+from huggingface_hub import list_repo_files
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
@@ -35,6 +37,9 @@ RESAMPLING: Mapping[int, Literal["nearest", "lanczos", "bilinear", "bicubic"]] =
     2: "bilinear",
     3: "bicubic",
 }
+# names of weights in a repository
+SAFE = frozenset({"model.safetensors", "model.safetensors.index.json"})
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,16 +175,20 @@ def load_model(
     Raises:
         HubError: the weights cannot be read, are no safetensors, or are not those of this model.
     """
-    with _from_hub(source, "the weights"):
-        model, report = cls.from_pretrained(
-            source.model,
-            revision=source.revision,
-            config=config,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **accepted(cls, arguments),
-        )
+    try:
+        with _from_hub(source, "the weights"):
+            model, report = cls.from_pretrained(
+                source.model,
+                revision=source.revision,
+                config=config,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **accepted(cls, arguments),
+            )
+    except HubError:
+        _refuse_pickled(source)
+        raise
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(may_miss or ("\0",)))
     wrong = missing + sorted(str(key[0]) for key in report["mismatched_keys"])
     if wrong:
@@ -189,6 +198,26 @@ def load_model(
         )
     result: nn.Module = model
     return result.train()
+
+
+def _refuse_pickled(source: Source) -> None:
+    """Refuse a model of which the weights are there as a pickle alone, by saying so.
+
+    Raises:
+        HubError: they are.
+    """
+    names: set[str] = set()
+    with suppress(Exception):  # whoever cannot be asked has nothing to add to the error that is told
+        folder = Path(str(source.model))
+        there = os.listdir(folder) if folder.is_dir() else list_repo_files(folder.as_posix(), revision=source.revision)
+        names = set(there)
+    pickled = next((name for name in PICKLED if name in names), None)
+    if pickled is not None and not names & SAFE:
+        raise HubError(
+            f"{source.name}: the weights of {source.model!r} are a pickle alone ({pickled}), which can run code and is "
+            "never opened. Give a revision that has model.safetensors, as many models have one in a pull request "
+            f"('transformers:{source.model}@refs/pr/1'), choose another model, or say 'random {source.modality}'."
+        )
 
 
 def accepted(cls: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

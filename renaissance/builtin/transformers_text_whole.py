@@ -27,7 +27,7 @@ from renaissance.builtin.transformers_refusals import refuse_layers
 from renaissance.builtin.transformers_sizes import text_sizes
 from renaissance.builtin.transformers_text_families import FAMILIES
 from renaissance.builtin.transformers_text_towers import model_arguments, pool
-from renaissance.errors import SpecError
+from renaissance.errors import CapabilityError, SpecError
 from renaissance.toolkit.building import drop_parts, unused_parts
 from renaissance.toolkit.quiet import quiet
 from renaissance.toolkit.text import WordTokenizer
@@ -51,7 +51,7 @@ class WholeText(nn.Module):
         self.config = config
         self.pooling: Pooling = config["pooling"]
         self.class_token = self.pooling == "first"
-        self.width: int = cast(PreTrainedConfig, model.config).hidden_size
+        self.width = width_of(model)
         self.revision: str | None = config["revision"]
 
     def forward(self, inputs: TextInput, layers: Sequence[int] = ()) -> Features:
@@ -98,10 +98,28 @@ class WholeText(nn.Module):
         return self.config
 
 
+def width_of(model: nn.Module) -> int:
+    """Return how many channels the tokens of a model have.
+
+    Raises:
+        SpecError: the library's class does not say it.
+    """
+    width = getattr(getattr(model, "config", None), "hidden_size", None)
+    if not isinstance(width, int):
+        raise SpecError(f"{type(model).__name__} of transformers does not say its width. Choose another text encoder.")
+    return width
+
+
 def by_length(run: Callable[[TextInput], Tensor], inputs: TextInput) -> Tensor:
-    """Return tokens [T, L, D] of texts padded on the right, each run only beside others of its length."""
+    """Return tokens [T, L, D] of texts padded on the right, each run only beside others of its length.
+
+    Raises:
+        CapabilityError: it is being exported, and a graph cannot do that.
+    """
     if inputs.mask.is_meta:  # no text has a length there
         return run(inputs)
+    if torch.compiler.is_exporting():
+        raise CapabilityError("padding changes what it gives, so that it sorts texts by their lengths")
     lengths, width = inputs.mask.sum(1), inputs.mask.shape[1]
     rows = [(lengths == length).nonzero().squeeze(1) for length in sorted(set(lengths.tolist()))]
     runs = [run(_rows(inputs, chosen, int(lengths[chosen[0]].clamp(min=1)))) for chosen in rows]

@@ -8,6 +8,14 @@ from collections.abc import Iterable, Iterator
 
 from renaissance.errors import CardError
 
+# what stands between the name of a secret and the secret: a colon or "=", in JSON with quotes around both
+_SAYS = r"[\"'`*]*\s*[:=][*\s]*[\"'`]*"
+# what people write in place of a secret: <token>, ..., ****, $TOKEN, your-token, null
+_PLACEHOLDER = r"[<$*.\[({]|(?i:your|none|null|true|false|xxx)"
+# no word of a language: eight characters or more, of which three are digits
+_RANDOM = r"(?=(?:[^\s\d]*\d){3})[A-Za-z0-9_\-+/=.!@#%&]{8,}"
+# a word in quotes, or one that ends its line, as it does in notes that are made for oneself
+_ALONE = r"(?:(?<=[\"'`])[^\s\"'`]{4,}[\"'`]|[^\s\"'`,;]{4,}[,;.]?\s*$)"
 SECRETS = {
     "a token of the Hub": r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}",
     "a key of AWS": r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[A-Z0-9]{16}\b|aws_secret_access_key\s*[=:]\s*\S+",
@@ -20,6 +28,15 @@ SECRETS = {
     "a token in an address": (
         r"://[^\s?]*\?(?:[^\s]*&)?(?i:access_?token|token|api_?key|key|sig|signature|password|secret|x-amz-signature"
         r"|x-amz-credential|x-goog-signature)=[^\s&]+"
+    ),
+    "a password": (
+        rf"(?i:(?<![A-Za-z])(?:password|passwd|passphrase|pwd)){_SAYS}(?!{_PLACEHOLDER})(?:{_RANDOM}|{_ALONE})"
+    ),
+    "a token or a key": (
+        r"(?i:(?<![A-Za-z])(?:(?:(?:access|api|auth|client|hf|hub|private|secret|session)[_ \-]?)+key"
+        r"|(?:[a-z]+[_ \-])?(?:token|secret)))"
+        rf"{_SAYS}(?!{_PLACEHOLDER}){_RANDOM}"
+        rf"|(?i:\bauthorization){_SAYS}(?i:bearer|basic|token)\s+[A-Za-z0-9]\S{{7,}}"
     ),
 }
 # a path begins where no word, no address and no closing tag of HTML goes on, and ends with a space, quote or bracket

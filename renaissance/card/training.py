@@ -44,7 +44,8 @@ def told(data: Data) -> str:
             held = [f"{share(one.share)} held out by {one.by} as {code(one.name)}" for one in data.hold_out]
             return "; ".join([f"images with captions from {place(data.path)}", *held])
         case PreparedData():
-            return f"the split {code(data.train)} of the prepared corpus {place(data.path)}"
+            splits = listed([code(split) for split in data.trained])
+            return f"the split{'s' * (len(data.trained) > 1)} {splits} of the prepared corpus {place(data.path)}"
         case StreamData():
             at = f" at {code(data.revision)}" if data.revision else ""
             return f"the split {code(data.split)}, streamed from {place(data.source)}{at}"

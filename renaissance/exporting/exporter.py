@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from renaissance.toolkit.messages import first_line
 
 FACTS = "export.json"
 TOLERANCE = 1e-4  # absolute, or of the value where that is more than 1
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 NEEDS: Mapping[Part, str] = {"dual": "itc", "match": "itm"}
 
 
@@ -122,7 +124,7 @@ def _written(own: Assembly, graph: Graph, files: Writer, folder: Path) -> Export
         run = files.opened(path)
     except Exception as error:  # the exporters and the runtimes have many errors of their own
         raise ExportError(
-            f"{path.name}: this graph cannot be written or opened ({first_line(error)}). Try another --format."
+            f"{path.name}: this graph cannot be written or opened ({_reason(error)}). Try another --format."
         ) from error
     reference = graph.module(own, AsGiven())
     compared, difference = [], 0.0
@@ -161,8 +163,15 @@ def _traced(own: Assembly, graph: Graph) -> tuple[ExportedProgram, Fit]:
             failures.append(error)
     raise ExportError(
         f"'{graph.name}' of '{format_spec(own.plan.spec)}' cannot be exported: what its code does depends on values "
-        f"or sizes in a way that torch.export does not record ({first_line(failures[0])}). Choose another backbone."
+        f"or sizes in a way that torch.export does not record ({_reason(failures[0])}). Choose another backbone."
     ) from failures[0]
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong first, in a line; the exporters wrap it in advice to those who make them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shown(_COLOURS.sub("", first_line(error)), 300).rstrip(".")
 
 
 def _lean(own: Assembly, graph: Graph, fit: Fit, inputs: Mapping[str, Tensor]) -> nn.Module:

@@ -5,9 +5,10 @@ Letters in shapes: those of `renaissance.exporting.graphs`.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from renaissance.api import Features, TextInput, VisionInput
 from renaissance.errors import MissingPackageError, SpecError
@@ -96,7 +98,8 @@ def _check_onnx() -> None:
 
 def _write_onnx(program: ExportedProgram, graph: Graph, max_tokens: int, path: Path) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
-    with _still():
+    # other kernels of attention give strides by which a copy is left out that the decomposed program needs (T5)
+    with _still(), sdpa_kernel(SDPBackend.MATH):
         written = torch.onnx.export(
             program,
             dynamo=True,
@@ -146,7 +149,7 @@ def _open_program(path: Path) -> Run:
 
 @contextmanager
 def _still() -> Iterator[None]:
-    """Keep from users what torch tells of its own insides while it exports."""
-    with warnings.catch_warnings():
+    """Keep from users what torch tells of its own insides while it exports: warnings, its log, graphs that fail."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, is_offline_mode, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, and not in its list
 
 from renaissance.errors import HubError, ModelFileError
 from renaissance.hub.talking import MAIN, check_name, no_progress_bars, retried, told
@@ -62,7 +64,9 @@ def download(
                 f"'{repo}' at '{shown(commit)}' is not in the cache, or not wholly. Load it once with a connection, "
                 "without local_files_only and HF_HUB_OFFLINE."
             )
-        return _Download(api, repo, commit, cache_dir).run()
+        folder = _Download(api, repo, commit, cache_dir).run()
+        _sweep(folder.parent.parent)
+        return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,20 @@ class _Download:
             token=self.api.token,
             endpoint=self.api.endpoint,
         )
+
+
+def _sweep(cached: Path) -> None:
+    """Remove what killed processes left of files that a repository's folder of the cache has in whole.
+
+    The client names each try of a download otherwise, and goes on with none of them. Whoever still writes one holds the
+    lock of its blob.
+    """
+    for partial in (cached / "blobs").glob("*.incomplete"):
+        blob = partial.name.partition(".")[0]
+        lock = cached.parent / ".locks" / cached.name / f"{blob}.lock"
+        if (cached / "blobs" / blob).exists() and lock.exists():
+            with contextlib.suppress(OSError), WeakFileLock(lock, timeout=0.1):
+                partial.unlink()
 
 
 def commit_of(api: HfApi, repo: str, revision: str, cache_dir: str | Path | None) -> str:

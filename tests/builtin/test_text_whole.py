@@ -142,3 +142,8 @@ def test_experts_to_which_no_token_of_the_first_text_was_routed_stay() -> None:
     texts = tower.processor(CAPTIONS)
     plain = reference(input_ids=texts.token_ids, attention_mask=texts.mask.long()).last_hidden_state
     assert_close(tower(texts).tokens[texts.mask], plain[texts.mask], rtol=0, atol=1e-6)
+
+
+def test_a_model_whose_class_does_not_say_its_width_is_refused() -> None:
+    with pytest.raises(SpecError, match="FSMTEncoder of transformers does not say its width"):
+        random_tower("fsmt")

@@ -23,6 +23,13 @@ SECRETS = {
     "password in an address": "https://me:hunter2@example.org/data",
     "token in an address": "https://example.org/data.tar?part=1&token=abc123",
     "JSON web token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.x",
+    "password": "password: hunter2",
+    "password in JSON": '{"passwd": "correct-horse", "user": 1}',
+    "password of an environment": "DB_PASSWORD=s3cr3t99",
+    "token": "token: 8f3a9c71d2e4",
+    "token in bold": "**Token:** `9a8b7c6d5e4f3a2b`",
+    "key": "API_KEY = '0123456789abcdef0123456789abcdef'",
+    "header": "curl -H 'Authorization: Bearer abcdefgh12'",
 }
 
 PLACES = ["/home/ada/coco", "see `/mnt/data`", "C:\\Users\\ada\\coco", r"\\server\share\coco", "~/coco", "file:///x"]
@@ -58,6 +65,10 @@ def test_a_local_path_is_refused(place: str, model: Path) -> None:
         "| a | b |",
         "sha256: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         "ratio: 1:2, s3://bucket/key, C: a letter",
+        "password: <ask us>, token: $HF_TOKEN, api_key=..., secret: your-token, token=None",
+        "The secret: pretrain for longer. The password is not needed. Key: patches, tokens: 196.",
+        '"mask_token": "[MASK]", "pad_token_id": 0, "max_tokens": 512, "key": "image-2", "tokens": 12345678,',
+        "pooling: the class token: a learned vector; monkey: banana123",
     ],
 )
 def test_what_is_public_is_not_refused(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ def add_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddP
         (site / f"renaissance_plugin_{name}.py").write_text(source)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: renaissance-plugin-{name}\nVersion: 1.2\n")
         (info / "entry_points.txt").write_text(f"[renaissance.v1]\n{name} = renaissance_plugin_{name}\n")
+        sys.modules.pop(f"renaissance_plugin_{name}", None)  # that of another test
         monkeypatch.syspath_prepend(site)
         default_registry.cache_clear()
 

@@ -104,6 +104,7 @@ def test_a_model_of_the_hub_with_a_plugin_is_asked_once_that_is_trusted(
         ("embed", "org/name", *pair, "--out", vectors),
         ("rank", "org/name", *pair),
         ("export", "org/name", str(tmp_path / "exported"), "--part", "text", "--format", "torch-export"),
+        ("explain", "org/name", *pair, "--out", str(tmp_path / "why"), "--steps", "1"),
     )
     with HubServer(tokens={"secret": "org"}) as hub:
         use(hub, monkeypatch)

@@ -89,7 +89,7 @@ class Grounding(nn.Module):
 
     def predict(self, vision: Features) -> Tensor:
         """Return the boxes fp32 [P, 4] of fused image tokens [P, N, D]."""
-        found = self.attention(self.query.expand(len(vision.tokens), -1, -1), vision.tokens, vision.mask)
+        found = self.attention(self.query.expand(vision.tokens.shape[0], -1, -1), vision.tokens, vision.mask)
         hidden = F.relu(self.second(F.relu(self.first(found.squeeze(1)))))
         return self.box(hidden).float().sigmoid()  # type: ignore[no-any-return]  # nn.Module.__call__
 

@@ -65,10 +65,12 @@ class Naflex(nn.Module):
 
         Raises:
             SpecError: an image has too many patches, or parts of some.
-            CapabilityError: patches are masked.
+            CapabilityError: patches are masked, or it is being exported.
         """
         if inputs.masked_patches is not None:
             raise CapabilityError("naflex takes no masked patches. Choose another backbone for 'mim'.")
+        if torch.compiler.is_exporting():
+            raise CapabilityError("naflex lays out the patches of each picture by its size, which no graph can")
         sizes = grids(inputs, self.processor.patch_size)
         most = self.processor.max_patches
         wide = next(((rows, columns) for rows, columns in sizes if rows * columns > most), None)

@@ -19,7 +19,7 @@ from transformers.models.siglip2.image_processing_siglip2 import Siglip2ImagePro
 
 import renaissance
 from renaissance.api import BackboneEntry, Features, SavedBackbone, VisionInput
-from renaissance.errors import CapabilityError, HubError, ModelFileError, SpecError
+from renaissance.errors import CapabilityError, ExportError, HubError, ModelFileError, SpecError
 from renaissance.plain_yaml import parse_yaml
 from renaissance.resolve import resolve
 
@@ -271,3 +271,10 @@ def test_a_frozen_tower_trains_the_same_bit_for_bit_from_the_store(folder: Path,
         weights.append(load_file(run.folder / "model" / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert [name for name, tensor in weights[0].items() if not torch.equal(tensor, weights[1][name])] == []
+
+
+def test_it_cannot_be_exported_and_says_why(tmp_path: Path) -> None:
+    line = "naflex:siglip2-base(max_patches=16, layers=1, width=32, heads=2, mlp_width=32, patch_size=8, positions=4)"
+    plain = renaissance.build(f"{line} + tiny-bert(layers=1, width=32, heads=2), random both")
+    with pytest.raises(ExportError, match="naflex lays out the patches of each picture by its size"):
+        renaissance.export(plain, tmp_path / "out", part="vision", format="torch-export")

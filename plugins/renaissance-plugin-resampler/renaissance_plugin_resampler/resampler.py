@@ -84,7 +84,7 @@ class PerceiverResampler(nn.Module):
 
     def forward(self, context: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
         """Resample image tokens [B, N, W] with their mask bool [B, N] to [B, M, W]."""
-        latents = self.latents.expand(len(context), -1, -1)
+        latents = self.latents.expand(context.shape[0], -1, -1)
         both = F.pad(mask, (0, latents.shape[1]), value=True)  # [B, N + M]: latents are always real
         for layer in self.layers:
             latents = run(layer, recompute, latents, context, both)

@@ -182,3 +182,12 @@ def test_the_recipe_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     model = renaissance.from_pretrained(tmp_path / "run")
     picture = Image.new("RGB", (32, 32), "red")
     assert model.match([picture], ["a red cup"]).shape == (1,)
+
+
+def test_a_model_with_it_is_exported_for_any_number_of_pairs(tmp_path: Path) -> None:
+    sizes = "layers=1, width=32, heads=2"
+    towers = f"tiny-vit({sizes}, image_size=32, patch_size=8) + tiny-bert({sizes})"
+    head = "resampler:perceiver-resampler(latents=3, resampler_layers=1, layers=1, width=32, heads=2)"
+    model = renaissance.build(f"{towers}, random both, {head}", tasks=["itm"])
+    (graph,) = renaissance.export(model, tmp_path / "out", part="match", format="torch-export").graphs
+    assert {shapes["pixels"][0] for shapes in graph.compared} == {1, 2, 5}
