@@ -14,11 +14,13 @@ from PIL import Image
 
 import renaissance
 from renaissance.data.records import Record
+from renaissance.explaining import gradients
 from renaissance.explaining.explainer import weights_digest
 from renaissance.pretrained import from_pretrained
 from renaissance.progress import Silent
 from renaissance.recipe import load_recipe
 from renaissance.spec import TwoTowerSpec
+from renaissance.studies import looking
 from renaissance.studies.arms import Design
 from renaissance.studies.folder import StudyFolder
 from renaissance.studies.looking import SHOWN, TOP, _cases, _forget_others, look
@@ -121,6 +123,23 @@ def test_layers_are_compared_with_what_they_were_before_the_first_update(looked:
     assert told["against"]["sha256"] == weights_digest(began.assembly)
     assert 0 < max(row["weights"] or 0 for row in told["drift"]) < 1
     assert [row["layer"] for row in told["probes"]] == [row["layer"] for row in told["probes_against"]]
+
+
+def test_a_pair_whose_attributions_do_not_add_up_is_left_out_alone(
+    looked: StudyFolder, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "STEPS", 1)
+    monkeypatch.setattr(looking, "PROBED", 24)
+    monkeypatch.setattr(gradients, "HALVINGS", 0)
+    folder, told = StudyFolder(shutil.copytree(looked.path, tmp_path / "study")), Said()
+    folder.explanation("dual").rmdir()
+    look(design, folder, told)
+    (line,) = [line for line in told.lines if line.startswith("'dual'")]
+    assert line.startswith("'dual': no pair of it is explained: ")
+    explained = json.loads((folder.explanation("dual") / "explanation.json").read_text())
+    assert explained["sample"] is None
+    assert explained["shares"]
+    assert explained["probes"]
 
 
 def test_a_second_look_writes_nothing(looked: StudyFolder, design: Design, told: Said) -> None:

@@ -17,7 +17,7 @@ from renaissance.studies.folder import StudyFolder
 from renaissance.studies.notes import failed_trials
 from renaissance.studies.search import tuned
 from renaissance.studies.session import _progress
-from renaissance.studies.trials import FIRST_SEED
+from renaissance.studies.trials import FIRST_SEED, Searched, alone, runs_of_trial
 from renaissance.studies.worlds import made
 from tests.studies.own_process import OwnProcess
 
@@ -108,6 +108,23 @@ def test_trials_never_see_the_seeds_of_the_study_and_share_what_they_start_from(
     assert len(runs) == 5, "one pretraining, and two trials in each of two arms; none was done twice after the stop"
     assert sorted({recipe.seed for recipe in runs.values()}) == [FIRST_SEED, FIRST_SEED + 1]
     assert not runs.keys() & study.runs.keys()
+
+
+@pytest.mark.parametrize(
+    ("train", "judged"), [("train", ["val"]), (["train", "restval"], ["val"]), (["train", "val"], [])]
+)
+def test_trials_are_not_judged_on_a_split_that_they_train_on(
+    tiny_study: Studies, stopped: StudyFolder, train: str | list[str], judged: list[str]
+) -> None:
+    def trained_on(study: dict[str, Any]) -> None:
+        searched(study)
+        study["stages"]["finetune"]["data"]["train"] = train
+
+    design = tiny_study(trained_on)
+    assert design.study.search is not None
+    arm = Searched("low", design, design.study.search, alone(design, "low"), stopped, None)
+    *_, run = runs_of_trial(arm, {}, 0)
+    assert run.recipe["data"]["splits"] == run.recipe["evaluation"]["splits"] == judged
 
 
 def test_a_search_that_is_done_is_not_done_again_and_says_the_same(
