@@ -41,6 +41,7 @@ _DTYPES: Mapping[str, tuple[torch.dtype, int]] = {
     "U8": (torch.uint8, 1),
     "BOOL": (torch.bool, 1),
 }
+DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, (dtype, _) in _DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)

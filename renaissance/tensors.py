@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from renaissance.errors import ModelFileError, NonFiniteError, OutputError
 from renaissance.manifest import AGAIN, INDEX
 from renaissance.spec import shown
-from renaissance.tensor_headers import TIED, StoredState
+from renaissance.tensor_headers import DTYPE_NAMES, TIED, StoredState
 
 MAX_SHARD_BYTES = 5 * 10**9
+# bytes: where PyTorch has a tensor begin that it allocates on a CPU
+ALIGNED = 64
 
 
 # --- saving ---------------------------------------------------------------------------------------------------------
@@ -76,11 +78,30 @@ def _check_finite(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path, note: dict[str, str]) -> None:
+    """Write a safetensors file whose tensors begin where memory that is mapped is aligned, but for a few small ones.
+
+    The library writes tensors by their names, and a single odd size moves all that follow: see `_mapped`.
+    """
+    order = sorted(tensors, key=lambda name: (tensors[name].nbytes % ALIGNED != 0, name))
+    ends = list(itertools.accumulate(tensors[name].nbytes for name in order))
+    entries = {
+        name: {
+            "dtype": DTYPE_NAMES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [end - tensors[name].nbytes, end],
+        }
+        for name, end in zip(order, ends, strict=True)
+    }
+    header = json.dumps({"__metadata__": note, **entries}, separators=(",", ":")).encode()
+    header += b" " * (-(8 + len(header)) % ALIGNED)
     try:
-        save_file(dict(tensors), path, metadata=note)
-    except SafetensorError as error:  # what the operating system refuses comes in this class as well
+        with path.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            for name in order:
+                file.write(tensors[name].flatten().view(torch.uint8).numpy().data)
+    except OSError as error:
         raise OutputError(
-            f"The weights cannot be written ({shown(error)}). Free some space, or choose another folder."
+            f"The weights cannot be written ({error.strerror or error}). Free some space, or choose another folder."
         ) from error
 
 
@@ -167,12 +188,20 @@ def load_state(
 
 
 def _mapped(stored: StoredState) -> dict[str, Tensor]:
-    """Return the tensors; memory is shared with the files until something writes to it."""
+    """Return the tensors; memory is shared with the files until something writes to it.
+
+    A tensor that is not aligned there is copied: kernels may sum in another order where it begins elsewhere, and a
+    model is to give the same bits before and after it was saved.
+    """
     tensors: dict[str, Tensor] = {}
     for file in sorted({tensor.file for tensor in stored.tensors.values()}):
         try:
             with safe_open(stored.folder / file, framework="pt", device="cpu") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
+                tensors |= {name: _aligned(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118  # no mapping
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{stored.folder / file} cannot be read ({shown(error)}). {AGAIN}.") from None
     return tensors
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.data_ptr() % ALIGNED == 0 else tensor.clone()

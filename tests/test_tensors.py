@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from renaissance.errors import ModelFileError, NonFiniteError, OutputError
 from renaissance.tensor_headers import read_header, read_state
-from renaissance.tensors import load_state, save_state
+from renaissance.tensors import ALIGNED, load_state, save_state
 
 
 class Tied(nn.Module):
@@ -248,6 +249,28 @@ def test_what_this_module_writes_it_reads(tmp_path: Path) -> None:
     assert {name: (t.dtype, t.shape) for name, t in tensors.items()} == {
         name: (t.dtype, tuple(t.shape)) for name, t in state.items()
     }
+
+
+def test_tensors_are_aligned_in_files_and_in_memory(tmp_path: Path) -> None:
+    state: dict[str, Tensor] = {"odd": torch.randn(3), "table": torch.randn(16, 16), "truth": torch.ones(3).bool()}
+    state |= {"narrow": torch.randn(16, 16).half(), "empty": torch.zeros(0, 3), "scalar": torch.tensor(1.5)}
+    module = nn.Module()
+    for name, tensor in state.items():
+        module.register_buffer(name, torch.empty_like(tensor))
+    path = tmp_path / "model.safetensors"
+    save_state(state, tmp_path)
+    begin = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8:begin])
+    assert [(begin + header[name]["data_offsets"][0]) % ALIGNED for name in ("table", "narrow")] == [0, 0]
+    assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {
+        name: tensor.tolist() for name, tensor in state.items()
+    }
+    for save in (lambda: None, lambda: save_file(state, path, {"tied": "{}"})):  # as written here, then by the library
+        save()
+        load_state(module, read_state(tmp_path))
+        loaded = module.state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+        assert all(tensor.data_ptr() % ALIGNED == 0 for tensor in loaded.values())
 
 
 def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
