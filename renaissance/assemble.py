@@ -28,6 +28,7 @@ from renaissance.registry import load_factory
 from renaissance.resolve import IMAGE_SIZE, MAX_TOKENS, PATCH_SIZE
 from renaissance.rules import without_adapters
 from renaissance.spec import STARTS, Start
+from renaissance.tensors import align
 from renaissance.toolkit.random import stream_seed
 from renaissance.toolkit.text import TOKENIZER_FILE, WORDPIECE, WordTokenizer, infer_facts, read_tokenizer
 
@@ -228,6 +229,7 @@ def _tower(tower: TowerPlan, seed: int, saved: Saved) -> nn.Module:
     _check_facts(tower, built, new=kept is None)
     if tower.weights != "random":
         hold_statistics(built)
+        align(built)
     return built
 
 

@@ -80,7 +80,7 @@ def _check_finite(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
 def _write(tensors: Mapping[str, Tensor], path: Path, note: dict[str, str]) -> None:
     """Write a safetensors file whose tensors begin where memory that is mapped is aligned, but for a few small ones.
 
-    The library writes tensors by their names, and a single odd size moves all that follow: see `_mapped`.
+    The library writes tensors by their names, and a single odd size moves all that follow: see `align`.
     """
     order = sorted(tensors, key=lambda name: (tensors[name].nbytes % ALIGNED != 0, name))
     ends = list(itertools.accumulate(tensors[name].nbytes for name in order))
@@ -185,23 +185,26 @@ def load_state(
         owner, _, leaf = name.rpartition(".")
         source, _, source_leaf = kept.rpartition(".")
         setattr(module.get_submodule(owner), leaf, getattr(module.get_submodule(source), source_leaf))
+    align(module)
+
+
+def align(module: nn.Module) -> None:
+    """Copy the weights that begin at no boundary of memory, as mapped ones may.
+
+    Kernels may sum in another order there, and a model is to give the same bits however its weights came.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if not tensor.is_meta and tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
 
 
 def _mapped(stored: StoredState) -> dict[str, Tensor]:
-    """Return the tensors; memory is shared with the files until something writes to it.
-
-    A tensor that is not aligned there is copied: kernels may sum in another order where it begins elsewhere, and a
-    model is to give the same bits before and after it was saved.
-    """
+    """Return the tensors; memory is shared with the files until something writes to it."""
     tensors: dict[str, Tensor] = {}
     for file in sorted({tensor.file for tensor in stored.tensors.values()}):
         try:
             with safe_open(stored.folder / file, framework="pt", device="cpu") as opened:
-                tensors |= {name: _aligned(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118  # no mapping
+                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{stored.folder / file} cannot be read ({shown(error)}). {AGAIN}.") from None
     return tensors
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    return tensor if tensor.data_ptr() % ALIGNED == 0 else tensor.clone()

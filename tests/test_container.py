@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from renaissance.api import BackboneEntry
 from renaissance.assemble import Assembly, assemble
@@ -22,6 +23,8 @@ from renaissance.errors import ModelFileError, NonFiniteError, OutputError, Plug
 from renaissance.manifest import files_in, write_manifest
 from renaissance.registry import Registry
 from renaissance.resolve import resolve
+from renaissance.tensors import ALIGNED
+from renaissance.toolkit.text import WORDPIECE
 
 REGISTRY = Registry()
 ALL_TASKS = ("mlm", "itm", "itc")
@@ -147,6 +150,21 @@ def test_a_model_comes_back_bit_for_bit(parts: dict[str, Any], tmp_path: Path) -
     assert all(torch.equal(one, two) for one, two in zip(outputs(model), outputs(loaded), strict=True))
     save(loaded, tmp_path / "second")
     assert content(tmp_path / "first") == content(tmp_path / "second")
+
+
+def test_weights_of_a_library_are_aligned_as_saved_ones_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=4096, **sizes)).save_pretrained("models/bert")
+    special = {"pad_token": "[PAD]", "mask_token": "[MASK]", "unk_token": "[UNK]"}
+    PreTrainedTokenizerFast(tokenizer_file=str(WORDPIECE / "tokenizer.json"), **special).save_pretrained("models/bert")
+    spec = two_towers({"text": {"name": "transformers:models/bert"}})
+    model = built({**spec, "rules": [{"action": "random", "part": {"name": "vision"}}]}, ALL_TASKS)
+    save(model, tmp_path / "model")
+    loaded = load(tmp_path / "model", registry=REGISTRY)
+    for one in (model, loaded):
+        assert {parameter.data_ptr() % ALIGNED for parameter in one.parameters()} == {0}
+    assert all(torch.equal(one, two) for one, two in zip(outputs(model), outputs(loaded), strict=True))
 
 
 def test_a_loaded_model_is_in_evaluation_mode_and_whole(folder: Path) -> None:
