@@ -245,6 +245,7 @@ def test_models_of_pictures_are_trained_again_on_other_pictures(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_model_trained_twice_is_the_same_to_the_bit(
     benchmarks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from renaissance.errors import SpecError
 from renaissance.features.parts import Stored
 from renaissance.recipe import Recipe
 from renaissance.toolkit.canonical import prefix_canonical
+from renaissance.training.cached import taken
 from renaissance.training.train_step import TrainStep
 
 TEXTS = 64  # of the training data, to know how long they are
@@ -103,16 +104,18 @@ def forecast_facts(
 
 
 def _with_stored(batch: Batch, ghost: Assembly, parts: Mapping[Any, Stored]) -> Batch:
-    """Return a batch with what a store will give of it."""
+    """Return a batch with what a store will give of it: one row of it is run, and all have its shape."""
     encoder: Any = ghost.encoder
     found: dict[str, Any] = {}
     for modality, part in parts.items():
         inputs: Any = batch.images if modality == "vision" else batch.texts
+        one = taken(inputs, slice(1))
         if part.depth is None:
-            stored = getattr(encoder, f"encode_{modality}")(inputs)
+            stored = getattr(encoder, f"encode_{modality}")(one)
         else:
-            stored = prefix_canonical(getattr(encoder, modality), inputs, part.depth)
-        found[f"stored_{modality}"] = stored
+            stored = prefix_canonical(getattr(encoder, modality), one, part.depth)
+        each = (inputs.pixels if modality == "vision" else inputs.token_ids).flatten(1)[:, 0].long().mul(0)
+        found[f"stored_{modality}"] = taken(stored, each)
     return replace(batch, **found)
 
 
