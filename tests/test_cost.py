@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from renaissance.assemble import Assembly, assemble
 from renaissance.cli import main
 from renaissance.cost import PRESETS, Cost, assemble_without_weights, cost, counted, synthetic_batch
 from renaissance.cost.counting import measured, runs_of
+from renaissance.cost.flops import StepCount
 from renaissance.cost.items import item_batch
 from renaissance.cost.shapes import without_pixels
 from renaissance.errors import SpecError
@@ -329,3 +332,17 @@ def test_blocks_that_are_left_out_of_the_count_cost_what_they_would_cost(rules: 
     batch = without_pixels(synthetic_batch(assembly, BATCH, TEXT_TOKENS), assembly)
     step = TrainStep(assembly, {"itm": 1.0})
     assert measured(step, batch, tuple(runs_of(assembly.encoder))) == measured(step, batch, ())
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is told by Linux alone")
+def test_counting_holds_no_memory_of_what_was_let_go() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    weight, inputs = nn.Parameter(torch.ones(64, 64)), torch.ones(16_384, 64)  # 4 MiB
+    with torch.no_grad(), StepCount() as count:
+        before = resident()
+        for _ in range(100):
+            (inputs @ weight).relu_()
+        assert resident() - before < 100 * inputs.nbytes / 4
+    assert count.taken.forward == 100 * 2 * inputs.numel() * 64

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 ATEN = torch.ops.aten
+Storage = torch.UntypedStorage
 INDEXING = (ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_, ATEN._unsafe_index_put)
 # marks the layers of which only inputs are kept, see `toolkit.recompute`
 BEGINS, ENDS = torch.ops.profiler._record_function_enter_new, torch.ops.profiler._record_function_exit
@@ -117,6 +118,37 @@ def storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+class Storages:
+    """Memory of tensors, as long as it is there: none of it is held, and what is let go leaves."""
+
+    def __init__(self, storages: Iterable[Storage] = ()) -> None:
+        self._seen: Any = WeakIdKeyDictionary()
+        self.update(storages)
+
+    def __contains__(self, storage: Storage) -> bool:
+        return storage in self._seen
+
+    def __iter__(self) -> Iterator[Storage]:
+        return iter(self._seen)
+
+    def add(self, storage: Storage) -> None:
+        """Take in the memory of a tensor."""
+        self._seen[storage] = None
+
+    def update(self, storages: Iterable[Storage]) -> None:
+        """Take in the memory of several tensors."""
+        for one in storages:
+            self.add(one)
+
+    def discard(self, storage: Storage) -> None:
+        """Leave out the memory of a tensor, if it is there."""
+        self._seen.pop(storage, None)
+
+    def clear(self) -> None:
+        """Leave out all."""
+        self._seen.clear()
+
+
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
     found: list[Tensor] = []
     for value in values:
@@ -156,12 +188,11 @@ class StepCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     trains: whether there is a backward at all.
     """
 
-    def __init__(self, varying: Iterable[int] = (), *, trains: bool = True) -> None:
+    def __init__(self, varying: Iterable[Storage] = (), *, trains: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own is not annotated
         self._forward = self._backward = self._again = self._whole = self._still = 0
         self._trains = trains
-        # by storage; a reference to what is gone keeps another from getting its number
-        self._varying: dict[int, object] = dict.fromkeys(varying)
+        self._varying = Storages(varying)
         self._regions: list[list[int]] = []  # of each: FLOPs before it, and those up to what it keeps last
 
     @property
@@ -212,17 +243,13 @@ class StepCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def _varies(self, tensor: Tensor) -> bool:
         learned = isinstance(tensor, nn.Parameter) or tensor.requires_grad
-        return tensor.is_floating_point() and (learned or storage(tensor) in self._varying)
+        return tensor.is_floating_point() and (learned or tensor.untyped_storage() in self._varying)
 
     def _follow(self, tensors: Sequence[Tensor], output: Any) -> None:
         """Note of what was made whether any parameter went into it."""
         varies = any(self._varies(tensor) for tensor in tensors)
         for made in _tensors([output]):
-            if varies:
-                kept: object = StorageWeakRef(made.untyped_storage())  # type: ignore[no-untyped-call]  # torch's own
-                self._varying[storage(made)] = kept
-            else:
-                self._varying.pop(storage(made), None)
+            (self._varying.add if varies else self._varying.discard)(made.untyped_storage())
 
     def _kept(self) -> None:
         if self._regions:

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from renaissance.api import Batch, Features, Modality, Prefix, TextInput, VisionInput
-from renaissance.cost.flops import StepCount, Taken, storage
+from renaissance.cost.flops import StepCount, Storage, Storages, Taken
 from renaissance.cost.shapes import without_values
 from renaissance.models.two_tower import TwoTower
 from renaissance.toolkit.canonical import (
@@ -56,8 +56,7 @@ class Ledger(Meter):
         self._late: dict[str, Tensor] = {}  # on the device; asking for them would make it wait
         self._known: dict[Hashable, Taken] = {}
         self._counting: list[StepCount | None] = []
-        # what the parts of this update made, by its storage: held, as another tensor might get the place of one let go
-        self._varying: dict[int, Tensor] = {}
+        self._varying = Storages()  # what the parts of this update made
         # of this micro-batch, by tower and length: texts that a frozen tower ran on, and those that a store gave
         self._ran: Counter[Hashable] = Counter()
         self._gave: Counter[Hashable] = Counter()
@@ -257,10 +256,10 @@ def _calls(tower: Any, inputs: Inputs, stored: Features | Prefix) -> Iterator[tu
         yield 0, len(stored.tokens), blank_images(tower, 1)
 
 
-def _storages(value: object) -> Iterator[tuple[int, Tensor]]:
-    """Yield all tensors of features and the like, each with its storage."""
+def _storages(value: object) -> Iterator[Storage]:
+    """Yield the memory of all tensors of features and the like."""
     if isinstance(value, Tensor):
-        yield storage(value), value.detach()
+        yield value.untyped_storage()
     elif isinstance(value, tuple):
         for one in value:
             yield from _storages(one)
