@@ -5,7 +5,8 @@ python benchmarks/images.py [--rounds N] [--batch N] [--photos FOLDER] [--size f
 In one process and on one thread, in turns. All sides decode JPEG bytes from memory, resize the shorter side to 256,
 crop the middle 224 (or a random part of 50 to 100% of the area, for training) and make one batch. The others' batch is
 float32 and normalised; that of renaissance is uint8, which the model normalises where it runs: the column "normalised"
-adds that on this CPU. Decibels: PSNR of the pixels, before normalisation, to those of PIL + torchvision.
+adds that on this CPU. Decibels: PSNR of the pixels, before normalisation, to those of PIL + torchvision. Below the
+table: retrieval by a model that ships, with the pixels of either side.
 
 Letters in shapes: V images, H and W height and width.
 """
@@ -33,13 +34,19 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+import renaissance
 from renaissance.data.augment import augment
+from renaissance.data.cache import cache_folder
+from renaissance.data.load import load_data
 from renaissance.data.pixels import decode_pixels
+from renaissance.recipe.data import WorldData
 from renaissance.recipe.training import Augmentation
 from renaissance.toolkit.images import ImageProcessor
+from renaissance.toolkit.metrics import ranks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROP = (0.5, 1.0)
+SCENES, RANK = 1000, 10
 HEADER = ("photographs", "for", "resize", "kB", "renaissance", "normalised", "PIL + torchvision", "datasets")
 HEADER += ("ratio", "ratio, normalised", "ratio to datasets", "dB")
 Interpolation = Literal["bilinear", "bicubic"]
@@ -206,6 +213,31 @@ def rows(photos: Mapping[str, Sequence[bytes]], size: Size, rounds: int) -> list
     ]
 
 
+def retrieval(scenes: int) -> str:
+    """Return recall by a bundled model on drawn scenes, saved as JPEG, with our pixels and with PIL + torchvision's."""
+    model: Any = renaissance.from_pretrained("renaissance/dual-encoder")
+    processor: ImageProcessor = model.assembly.encoder.vision.processor
+    world = WorldData(train=1, test=scenes, captions=1, image_size=512)
+    held: Any = load_data(world, cache=cache_folder(), on_bad_sample="error", validation=0).splits["test"]
+    files = [_jpeg(record.image.read()) for record in held]
+    (side, _), mode = processor.image_size, transforms.InterpolationMode(processor.interpolation)
+    geometry = transforms.Compose([transforms.Resize(round(side / processor.crop), mode), transforms.CenterCrop(side)])
+    pictures = {"renaissance": files, "PIL + torchvision": [geometry(Image.open(io.BytesIO(data))) for data in files]}
+    told = []
+    for name, images in pictures.items():
+        found = model.embed(images=images, texts=[record.captions[0] for record in held])
+        likeness, own = found.images @ found.texts.T, torch.eye(len(files), dtype=torch.bool)
+        hits = torch.cat([ranks(scores, own)[0] for scores in (likeness, likeness.T)]) <= RANK
+        told.append(f"{name} {100 * hits.double().mean():.2f}")
+    return f"R@{RANK}, mean of both directions, {len(files):,} drawn scenes of 512 pixels to {side}: {', '.join(told)}"
+
+
+def _jpeg(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("RGB").save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
 def gathered(folder: Path | None, size: Size, batch: int) -> dict[str, Sequence[bytes]]:
     """Return the JPEG files of a folder, at most a batch, or generated ones, by name."""
     if folder is None:
@@ -233,6 +265,7 @@ def main() -> None:
     print(f"one thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, batch {given.batch}, {size}")
     print("samples a CPU second; ratios of CPU seconds, median (least to greatest); dB: median (least)\n")
     print(table(HEADER, rows(gathered(given.photos, size, given.batch), size, given.rounds)))
+    print(f"\n{retrieval(SCENES)}")
 
 
 if __name__ == "__main__":

@@ -162,6 +162,13 @@ def test_photographs_are_timed_beside_pil_and_datasets(load):
     assert all(len(cells) == len(images.HEADER) for cells in rows)
 
 
+def test_retrieval_is_compared_with_the_pixels_of_either_side(load):
+    told = load("images").retrieval(20)
+    ours, theirs = (float(part.split()[-1]) for part in told.rpartition(": ")[2].split(", "))
+    assert abs(ours - theirs) <= 100 / 40  # one of forty queries
+    assert ours > 60  # chance is 50
+
+
 def test_the_stages_of_photographs_are_timed_beside_the_whole(load):
     images, stages = load("images"), load("image_stages")
     files = images.photographs(images.SIZES["tiny"].kinds[0], 2)
