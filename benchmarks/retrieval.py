@@ -140,7 +140,7 @@ def main() -> None:
     """Train, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--size", choices=list(SIZES), default="full")
     given = parser.parse_args()
