@@ -154,9 +154,9 @@ class Collator:
 
     def _pixels(self, record: Record, processor: ImageProcessor, epoch: int) -> Tensor:
         """Return uint8 pixels [3, H, W], augmented by the seed of the sample in this epoch."""
-        picture = picture_for(processor, record)
         if self.augmentation is None or not self._augments:
-            return processor([picture]).pixels[0]
+            return processor([picture_for(processor, record)]).pixels[0]
+        picture = picture_for(processor, record, share=self.augmentation.least_share)
         return augment(
             picture, processor, self.augmentation, drawn_seed(self.augmentation, self.seed, epoch, record.id)
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from renaissance.data.blind import Blindfold
 from renaissance.data.captions import caption_key
 from renaissance.data.collate import StoredText, StoredVision, ViewKey, check_views, image_key, of_each, view_key
 from renaissance.data.decode import decode
-from renaissance.data.pixels import decode_pixels
+from renaissance.data.pixels import decode_pixels, reduction_of
 from renaissance.data.reads import counted, read_image
 from renaissance.data.sampling import sample_seed
 from renaissance.errors import DataError, SampleError
@@ -103,8 +104,10 @@ def open_view(item: Item, view: View) -> Image.Image:
     return picture if box is None else picture.crop(_inside(box, picture.width, picture.height, item))
 
 
-def view_for(processor: object, item: Item, view: View) -> Image.Image | Tensor:
+def view_for(processor: object, item: Item, view: View, *, share: float | None = None) -> Image.Image | Tensor:
     """Return the picture of a view as its processor reads it soonest: pixels uint8 [3, h, w] for ours, or PIL's.
+
+    share: the least share of the area of a whole image that will be seen; default: what its centre crop sees.
 
     Raises:
         SampleError: as for `open_view`.
@@ -112,7 +115,8 @@ def view_for(processor: object, item: Item, view: View) -> Image.Image | Tensor:
     if not isinstance(processor, ImageProcessor):
         return open_view(item, view)
     _, box = view.key
-    pixels = _decoded(item, item.images[view.number if box is None else 0], decode_pixels)
+    decoder = partial(decode_pixels, fast=reduction_of(processor, share=share, whole=box is not None))
+    pixels = _decoded(item, item.images[view.number if box is None else 0], decoder)
     if box is None:
         return pixels
     left, top, right, bottom = _inside(box, pixels.shape[2], pixels.shape[1], item)
@@ -259,9 +263,9 @@ class ItemCollator:
         return self.augmentation is not None and self.augmentation.any and not self.regions
 
     def _pixels(self, processor: ImageProcessor, item: Item, view: View, epoch: int) -> Tensor:
-        picture = view_for(processor, item, view)
         if self.augmentation is None or not self._augments:
-            return processor([picture]).pixels[0]
+            return processor([view_for(processor, item, view)]).pixels[0]
+        picture = view_for(processor, item, view, share=self.augmentation.least_share)
         return augment(picture, processor, self.augmentation, drawn_seed(self.augmentation, self.seed, epoch, item.id))
 
 

@@ -73,14 +73,11 @@ class Reading:
         Raises:
             SampleError: the image cannot be read or decoded; the message names its row.
         """
-        picture = _picture(sight, processor)
         *_, seed = sight.key
-        inputs: VisionInput = (
-            processor([picture])
-            if seed is None
-            else VisionInput(augment(picture, processor, self.augmentation, seed).unsqueeze(0))
-        )
-        return inputs.pixels[0]
+        if seed is None:
+            inputs: VisionInput = processor([_picture(sight, processor, None)])
+            return inputs.pixels[0]
+        return augment(_picture(sight, processor, self.augmentation.least_share), processor, self.augmentation, seed)
 
     def digest(self, sight: Sight, image: str) -> str:
         """Return the content digest of what is seen of an image with this digest."""
@@ -161,9 +158,9 @@ def texts_loader(texts: Sequence[Text], processor: Any) -> Callable[[Sequence[in
     return lambda rows: tokenized([texts[row] for row in rows], processor)
 
 
-def _picture(sight: Sight, processor: Any) -> Any:
+def _picture(sight: Sight, processor: Any, share: float | None) -> Any:
     if isinstance(sight.sample, Record):
-        return picture_for(processor, sight.sample)
+        return picture_for(processor, sight.sample, share=share)
     name, box, _ = sight.key
     item: Item = sight.sample
-    return view_for(processor, item, View(0, sight.number, (name, box)))
+    return view_for(processor, item, View(0, sight.number, (name, box)), share=share)

@@ -86,7 +86,9 @@ class NewPatches(nn.Module):
     def restored(cls, saved: SavedBackbone) -> NewPatches:
         """Return what was saved, without its weights."""
         processor = ImageProcessor.load(saved.folder)
-        return cls(saved.config["width"], processor.image_size[0], saved.config["patch_size"])
+        patches = cls(saved.config["width"], processor.image_size[0], saved.config["patch_size"])
+        patches.processor = processor
+        return patches
 
 
 class NewWords(nn.Module):
@@ -149,7 +151,6 @@ class OtherEmbeddings(nn.Module):
     def __init__(self, embedder: Any, width: int) -> None:
         super().__init__()
         self.embedder = embedder
-        self.processor = embedder.processor
         self.revision: str | None = embedder.revision
         self.class_token: bool = embedder.class_token
         self.projection = nn.Identity() if embedder.width == width else nn.Linear(embedder.width, width)
@@ -157,6 +158,15 @@ class OtherEmbeddings(nn.Module):
         for part in (self.projection, self.table):
             if part is not None:
                 initialise(part)
+
+    @property
+    def processor(self) -> Any:
+        """What makes inputs of pictures or texts: that of the embeddings, which save it."""
+        return self.embedder.processor
+
+    @processor.setter
+    def processor(self, processor: Any) -> None:
+        self.embedder.processor = processor
 
     def embedded(self, inputs: Any) -> Features:
         """Return tokens [B, N, D] and their mask."""
@@ -175,7 +185,6 @@ class OtherEmbeddings(nn.Module):
         if self.table is not None:
             raise SpecError("The donor of these embeddings has no table of positions to resize; keep their size.")
         names: tuple[str, ...] = self.embedder.resize(size)
-        self.processor = self.embedder.processor
         return tuple(f"embedder.{name}" for name in names)
 
     def save(self, folder: Path) -> Mapping[str, Any]:

@@ -35,6 +35,9 @@ class Recipe(Strict):
     tasks: dict[Name, TaskUse] = Field(min_length=1, description="What to train for.")
     data: Data = WorldData()
     augmentation: Augmentation = Augmentation()
+    decoding: Literal["exact", "fast"] | None = Field(
+        None, description="JPEG files exactly, or sooner and at 40 dB of it; null: as the saved model does, or exactly."
+    )
     on_bad_sample: OnBadSample = Field("error", description="Skipped samples are counted, and printed.")
     skip_budget: Share = Field(SKIP_BUDGET, description="Largest share of the samples of a split that may be skipped.")
     batch: BatchSize = BatchSize()

@@ -36,6 +36,11 @@ class Augmentation(Strict):
         """Whether anything is changed at all."""
         return self.crop is not None or self.flip or self.randaugment > 0
 
+    @property
+    def least_share(self) -> float | None:
+        """The least share of an image's area that a random crop keeps; None without one."""
+        return None if self.crop is None else self.crop[0]
+
 
 class TaskUse(Strict):
     """A task, with its weight in the sum of losses and its options."""

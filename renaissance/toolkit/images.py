@@ -27,11 +27,14 @@ from renaissance.errors import ModelFileError, SampleError, SpecError
 
 Resize = Literal["shortest", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Decoding = Literal["exact", "fast"]
 
 FILE_NAME = "preprocessor.json"
 RESAMPLING: Mapping[str, Image.Resampling] = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 ON_BYTES = ("bilinear", "bicubic")  # what PyTorch resizes on bytes with antialiasing
 SEARCHED = 24  # pixels of the resized picture, at least, among which the first one of a window is chosen
+REDUCTIONS = (8, 4, 2)  # by which a JPEG file is decoded smaller sooner than whole
+ROOM = 2  # pixels a side, for each one that is wanted, that fast decoding leaves: with fewer, edges are lost
 SHIFT = 1 / 32  # of a resized pixel: a window that begins so near to a pixel of the picture is looked for no further
 
 
@@ -41,7 +44,7 @@ class ImageProcessor:
 
     image_size: (height, width) in pixels of what the backbone sees. crop: the share of the resized picture that the
     centre crop keeps. resize: "shortest" keeps proportions and fills the frame; "squash" does not keep them.
-    mean, std: of each colour channel, on the scale 0 to 1.
+    mean, std: of each colour channel, on the scale 0 to 1. decoding: of files, see `renaissance.data.pixels`.
     """
 
     image_size: tuple[int, int]
@@ -51,6 +54,7 @@ class ImageProcessor:
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    decoding: Decoding = "exact"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -98,13 +102,27 @@ class ImageProcessor:
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
         return torch.div(pixels, 255).sub_(mean).div_(std)
 
+    def reduction(self, height: int, width: int, share: float | None = None) -> int:
+        """Return by how much fewer pixels a side (8, 4, 2 or 1) of a picture of this size are enough.
+
+        share: the least share of its area that will be seen, as a part of any place and proportions from 3:4 to 4:3;
+        default: what the centre crop sees.
+        """
+        if share is None:
+            wanted = self._resized_size(height, width)
+            scale = min(height / wanted[0], width / wanted[1])
+        else:
+            scale = math.sqrt(height * width * share * 3 / 4) / max(self.image_size)
+        return next((reduction for reduction in REDUCTIONS if scale >= ROOM * reduction), 1)
+
     def resized(self, image_size: tuple[int, int]) -> ImageProcessor:
         """Return the same preprocessing for another size (height, width) in pixels."""
         return replace(self, image_size=image_size)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that changes the pixels, JSON-able."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Return everything that changes the pixels, JSON-able; exact decoding goes without saying."""
+        told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in told.items() if (name, value) != ("decoding", "exact")}
 
     def save(self, folder: Path) -> None:
         """Write `preprocessor.json` into `folder`."""
@@ -131,8 +149,8 @@ class ImageProcessor:
         Raises:
             ModelFileError: the description has other fields, or values out of their range.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(described, dict) or set(described) != names:
+        names = {field.name for field in fields(cls)} - {"decoding"}
+        if not isinstance(described, dict) or set(described) - {"decoding"} != names:
             raise ModelFileError(
                 f"{source}: expected exactly the fields {', '.join(sorted(names))}. Save the model again."
             )
@@ -255,6 +273,8 @@ def _fault(processor: ImageProcessor) -> str | None:
         return f"resize must be one of {', '.join(get_args(Resize))}, not {processor.resize!r}"
     if processor.interpolation not in get_args(Interpolation):
         return f"interpolation must be one of {', '.join(get_args(Interpolation))}, not {processor.interpolation!r}"
+    if processor.decoding not in get_args(Decoding):
+        return f"decoding must be one of {', '.join(get_args(Decoding))}, not {processor.decoding!r}"
     if len(processor.mean) != 3 or not _are_numbers(processor.mean):
         return f"mean must be three numbers, not {processor.mean!r}"
     if len(processor.std) != 3 or not _are_numbers(processor.std) or not all(value > 0 for value in processor.std):

@@ -25,6 +25,7 @@ from renaissance.registry import Registry
 from renaissance.resolve import resolve
 from renaissance.shorthand import parse_part
 from renaissance.spec import PartRule, did_you_mean, shown
+from renaissance.toolkit.images import Decoding, ImageProcessor
 from renaissance.training.labels import with_labels_as_saved, with_labels_of
 from renaissance.training.resizing import resize
 from renaissance.trust import trusted
@@ -99,9 +100,26 @@ def start(
         plan = replace(plan, tasks=with_labels_of(train, plan.tasks))
         assembly = assemble(plan, seed=recipe.seed)
         surgery = {"copied": [], "new": sorted(assembly.state_dict()), "dropped": []}
+    if recipe.decoding is not None:
+        _decode(assembly, recipe.decoding)
     if recipe.gradient_checkpointing:
         recompute(assembly.encoder)
     return assembly, surgery
+
+
+def _decode(assembly: Assembly, decoding: Decoding) -> None:
+    """Make the vision tower's preprocessing decode files in this way.
+
+    Raises:
+        SpecError: its preprocessing is not ours, and decodes by itself.
+    """
+    vision = assembly.encoder.vision
+    if not isinstance(vision.processor, ImageProcessor):
+        raise SpecError(
+            f"The images of this model are prepared by {type(vision.processor).__name__}, which is given whole "
+            "pictures; leave 'decoding' out."
+        )
+    vision.processor = replace(vision.processor, decoding=decoding)
 
 
 def check_measurable(plan: AnyPlan, tasks: TaskSelection, *, trained: Collection[str]) -> None:

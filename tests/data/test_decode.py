@@ -209,6 +209,44 @@ def test_pixels_of_a_turned_jpeg_are_upright(orientation: int) -> None:
     assert torch.equal(decode_pixels(data, name="jpeg"), pixels_of(decode(data, name="jpeg")))
 
 
+def smooth(width: int, height: int) -> Image.Image:
+    """A picture without edges, whose colours are no stronger than those of photographs."""
+    paler = Image.blend(PHOTO.convert("L").convert("RGB"), PHOTO, 0.3)
+    return paler.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_fast_decoding_gives_nearly_the_pixels_of_pillow_made_smaller(options: dict[str, Any], reduction: int) -> None:
+    data = encoded(smooth(643, 461), "JPEG", **options)
+    pixels = decode_pixels(data, name="jpeg", fast=lambda height, width: {(461, 643): reduction}[height, width])
+    expected = decode(data, name="jpeg").reduce(reduction)
+    assert pixels.shape == (3, *expected.size[::-1])
+    assert float((pixels.double() - pixels_of(expected).double()).square().mean()) < 255**2 / 10**3.5  # 35 dB
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_turns_a_picture_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(320, 240), "JPEG", exif=exif)
+    exact, fast = (decode_pixels(data, name="jpeg", fast=reduce) for reduce in (None, lambda *_: 1))
+    assert exact.shape == fast.shape
+    assert float((exact.double() - fast.double()).square().mean()) < 255**2 / 10**4.0
+
+
+@pytest.mark.parametrize("name", [name for name in ACCEPTED if not ACCEPTED[name][0].startswith(b"\xff\xd8")])
+def test_fast_decoding_changes_nothing_but_jpeg_files(name: str) -> None:
+    data, _ = ACCEPTED[name]
+    assert torch.equal(decode_pixels(data, name=name, fast=lambda *_: 8), decode_pixels(data, name=name))
+
+
+def test_fast_decoding_refuses_a_truncated_jpeg() -> None:
+    data = encoded(smooth(320, 240), "JPEG")
+    with pytest.raises(SampleError, match="row 1: the image is damaged"):
+        decode_pixels(data[: len(data) // 2], name="row 1", fast=lambda *_: 2)
+
+
 @pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
 def test_the_header_of_a_plain_jpeg_tells_its_size(options: dict[str, Any]) -> None:
     assert plain_size(encoded(PHOTO.resize((67, 45)), "JPEG", comment=b"made by hand", **options)) == (67, 45)

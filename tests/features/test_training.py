@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -166,6 +167,29 @@ def pictures(tmp_path: Path) -> Path:
     """A folder of generated images with captions, to take away from."""
     made = prepare_world(WorldData(train=24, test=6, captions=2, image_size=32), cache_folder())
     return Path(shutil.copytree(made, tmp_path / "pictures"))
+
+
+@pytest.mark.parametrize("augmentation", [{}, {"crop": [0.6, 1.0], "views": 2}], ids=["plain", "augmented"])
+def test_images_that_are_decoded_fast_train_from_a_store_bit_for_bit(
+    augmentation: dict[str, Any],
+    pictures: Path,
+    tiny_recipe: Recipes,
+    tiny_spec: Callable[..., str],
+    calls: Counter[str],
+    tmp_path: Path,
+) -> None:
+    for path in pictures.rglob("*.png"):
+        with Image.open(path) as drawn:
+            drawn.convert("RGB").resize((200, 200), Image.Resampling.BICUBIC).save(path, "JPEG")
+    recipe = tiny_recipe(
+        start=tiny_spec("frozen vision"),
+        data={"kind": "images", "path": str(pictures)},
+        augmentation=augmentation,
+        decoding="fast",
+    )
+    assert both(recipe, tmp_path / "fast", calls)[1] == {"text": STEPS}
+    exact = {"decoding": "exact", "store": {"folder": str(tmp_path / "fast" / "store")}}
+    assert losses(run({**recipe, **exact}, out=tmp_path / "exact").folder) != losses(tmp_path / "fast" / "stored")
 
 
 def test_with_a_frozen_vision_tower_the_image_files_need_not_be_there(

@@ -180,6 +180,38 @@ def test_tensors_that_are_no_pixels_are_refused(pixels: torch.Tensor) -> None:
         processor()([pixels])
 
 
+@pytest.mark.parametrize(
+    ("size", "share", "reduction"),
+    [
+        ((480, 640), None, 1),
+        ((1023, 1500), None, 1),  # of the 256 pixels that are wanted, less than twice as many would be left
+        ((1024, 1500), None, 2),
+        ((1500, 1024), None, 2),
+        ((2048, 2048), None, 4),
+        ((5000, 5000), None, 8),
+        ((2048, 2048), 0.5, 2),  # a tall part of half the area has 1,254 pixels at its shorter side
+        ((1024, 1024), 0.5, 1),
+        ((20, 20), None, 1),
+    ],
+)
+def test_a_picture_is_decoded_smaller_only_where_twice_as_many_pixels_as_are_wanted_are_left(
+    size: tuple[int, int], share: float | None, reduction: int
+) -> None:
+    assert processor(image_size=(224, 224), crop=0.875).reduction(*size, share) == reduction
+
+
+def test_how_files_are_decoded_is_saved_and_files_of_before_are_decoded_exactly(tmp_path: Path) -> None:
+    fast = processor(decoding="fast")
+    fast.save(tmp_path)
+    assert ImageProcessor.load(tmp_path) == fast
+    assert "decoding" not in processor().describe()
+    processor().save(tmp_path)
+    assert ImageProcessor.load(tmp_path).decoding == "exact"
+    (tmp_path / "preprocessor.json").write_text(json.dumps({**fast.describe(), "decoding": "slow"}))
+    with pytest.raises(ModelFileError, match="decoding must be one of exact, fast, not 'slow'"):
+        ImageProcessor.load(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"image_size": [32, 32]}'])
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "preprocessor.json").write_text(content)

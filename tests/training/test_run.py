@@ -755,6 +755,19 @@ def test_the_store_is_refused_for_a_one_tower_model(tiny_recipe: Recipes, tmp_pa
 
 
 @pytest.mark.parametrize("start", [ONE_TOWER, None], ids=["one tower", "two towers"])
+def test_how_files_are_decoded_goes_with_the_model(
+    start: str | None, tiny_spec: Callable[..., str], tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    changes = {"start": start or tiny_spec(), "tasks": {"itm": {}}, "evaluation": {"untrained": False}}
+    run(tiny_recipe(**changes, decoding="fast"), out=tmp_path / "first")
+    assert from_pretrained(tmp_path / "first").encoder.vision.processor.decoding == "fast"
+    again = {**changes, "start": {"model": str(tmp_path / "first")}}
+    for decoding, expected in ((None, "fast"), ("exact", "exact")):
+        run(tiny_recipe(**again, decoding=decoding), out=tmp_path / expected)
+        assert from_pretrained(tmp_path / expected).encoder.vision.processor.decoding == expected
+
+
+@pytest.mark.parametrize("start", [ONE_TOWER, None], ids=["one tower", "two towers"])
 def test_fine_tuning_takes_larger_images_and_longer_texts_where_that_is_declared(
     start: str | None, whole: Path, tiny_recipe: Recipes, tmp_path: Path
 ) -> None:

@@ -273,6 +273,13 @@ def test_a_frozen_tower_trains_the_same_bit_for_bit_from_the_store(folder: Path,
     assert [name for name, tensor in weights[0].items() if not torch.equal(tensor, weights[1][name])] == []
 
 
+def test_it_is_given_whole_pictures_and_refuses_fast_decoding(folder: Path, tmp_path: Path) -> None:
+    recipe = parse_yaml(of_readme("yaml").encode(), what="README.md")
+    with pytest.raises(SpecError, match="are prepared by .*, which is given whole pictures; leave 'decoding' out"):
+        renaissance.run({**recipe, "decoding": "fast"}, data=folder, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_it_cannot_be_exported_and_says_why(tmp_path: Path) -> None:
     line = "naflex:siglip2-base(max_patches=16, layers=1, width=32, heads=2, mlp_width=32, patch_size=8, positions=4)"
     plain = renaissance.build(f"{line} + tiny-bert(layers=1, width=32, heads=2), random both")
