@@ -275,7 +275,7 @@ def test_a_frozen_tower_trains_the_same_bit_for_bit_from_the_store(folder: Path,
 
 def test_it_is_given_whole_pictures_and_refuses_fast_decoding(folder: Path, tmp_path: Path) -> None:
     recipe = parse_yaml(of_readme("yaml").encode(), what="README.md")
-    with pytest.raises(SpecError, match="are prepared by .*, which is given whole pictures; leave 'decoding' out"):
+    with pytest.raises(SpecError, match=r"are prepared by .*, which is given whole pictures; leave 'decoding' out"):
         renaissance.run({**recipe, "decoding": "fast"}, data=folder, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
