@@ -1,7 +1,7 @@
 """Bytes to uint8 pixels: what `renaissance.data.decode` gives, without the copies that a PIL picture costs.
 
 Where a processor decodes "fast", JPEG files alone are decoded otherwise: with a coarser transform and coarser colours,
-and to a half, a quarter or an eighth of the size where at least twice as many pixels a side are left as are wanted.
+and to a half, a quarter or an eighth of the size where at least 1.8 times as many pixels a side are left as are wanted.
 
 Letters in shapes: h and w height and width of a picture.
 """

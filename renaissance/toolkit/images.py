@@ -34,7 +34,7 @@ RESAMPLING: Mapping[str, Image.Resampling] = {name: Image.Resampling[name.upper(
 ON_BYTES = ("bilinear", "bicubic")  # what PyTorch resizes on bytes with antialiasing
 SEARCHED = 24  # pixels of the resized picture, at least, among which the first one of a window is chosen
 REDUCTIONS = (8, 4, 2)  # by which a JPEG file is decoded smaller sooner than whole
-ROOM = 2  # pixels a side, for each one that is wanted, that fast decoding leaves: with fewer, edges are lost
+ROOM = 1.8  # pixels a side, for each one that is wanted, that fast decoding leaves: with fewer, edges are lost
 SHIFT = 1 / 32  # of a resized pixel: a window that begins so near to a pixel of the picture is looked for no further
 
 
