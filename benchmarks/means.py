@@ -20,6 +20,7 @@ from renaissance.api import Batch, TextInput
 from renaissance.builtin import fusion, fusion_streams
 from renaissance.models.two_tower import TwoTower
 from renaissance.recipe.training import Optimiser
+from renaissance.toolkit.attention import Attention
 from renaissance.toolkit.dropout import Dropout
 from renaissance.training.encoded import EncodedBatch
 from renaissance.training.optimiser import make_optimiser
@@ -77,6 +78,7 @@ def _without() -> Mapping[str, Without]:
     """Return by the name of a means what takes it away for a while."""
     return {
         "scaled-dot-product attention": lambda step: sdpa_kernel(SDPBackend.MATH),
+        "products of attention in the cheapest order": lambda step: mock.patch.object(Attention, "_cheapest", _plain),
         "dropout of 16 bits": _library_dropout,
         "MLM head at masked positions alone": _every_position,
         "last fusion layer as far as it is read": lambda step: _both(fusion, fusion_streams, "how_much", _all),
@@ -84,6 +86,10 @@ def _without() -> Mapping[str, Without]:
         "one encoding of each image": lambda step: mock.patch.object(EncodedBatch, "vision", property(_again)),
         "canonical shapes of frozen towers": lambda step: mock.patch.object(TwoTower, "_encode", _as_given),
     }
+
+
+def _plain(self: Attention, queries: int, keys: int) -> Callable[..., torch.Tensor]:
+    return self._plain
 
 
 @contextmanager
