@@ -87,3 +87,13 @@ def test_parts_that_were_replaced_are_called() -> None:
     layer.output.__class__ = Shifted
     changed: Any = layer(torch.ones(1, MANY, 32), torch.ones(1, FEW, 32), torch.ones(1, FEW, dtype=torch.bool))
     torch.testing.assert_close(changed, plain + 1)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_in_16_bits_nothing_is_rounded_once_more(autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = attention().to(torch.float32 if autocast else torch.bfloat16)
+    monkeypatch.setattr(layer, "_over_few", None)
+    dtype = layer.query.weight.dtype
+    given = torch.ones(1, MANY, 32, dtype=dtype), torch.ones(1, FEW, 32, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        assert layer(*given, torch.ones(1, FEW, dtype=torch.bool)).dtype == torch.bfloat16
