@@ -219,14 +219,13 @@ def test_trained_models_stand_beside_the_fools(load, tmp_path, cache):
 
 def test_a_cascade_is_timed_beside_every_pair(load, tmp_path, cache):
     retrieval = load("retrieval")
-    size = retrieval.SIZES["tiny"]
-    assembly, records = retrieval.trained(size, 8, 2, tmp_path)
-    rows = retrieval.rows(assembly, records, size.ks, 1)
+    assembly, records = retrieval.loaded("renaissance/two-tower-unfrozen", 8)
+    rows = retrieval.rows(assembly, records, (1, 4), 1)
     assert [cells[0] for cells in rows] == ["1", "4", "all"]
     assert rows[-1][1] == "128"
     assert all(len(cells) == len(retrieval.HEADER) for cells in rows)
-    told = retrieval.costs(assembly, records, size.ks)
-    for (name, search), row in zip(retrieval.searches(assembly, records, size.ks).items(), told.rows, strict=True):
+    told = retrieval.costs(assembly, records, (1, 4))
+    for (name, search), row in zip(retrieval.searches(assembly, records, (1, 4)).items(), told.rows, strict=True):
         prefix = "full " if name == "all" else "reranked "
         found = {score.name: score.value for score in search() if score.name.startswith(prefix)}
         assert found == {f"{prefix}{score.name}": score.value for score in row.scores}
