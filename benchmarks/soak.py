@@ -4,10 +4,10 @@ python benchmarks/soak.py [--minutes N] [--least S] [--most S] [--workers N] [--
 
 One run, of the recipe of `resume.py` without an end. Each start is killed by SIGKILL after a random time between
 `least` and `most` seconds, and the next one resumes; the last quarter of the time nobody kills, and SIGTERM ends it.
-Every second: the memory of the training and of its loader processes (pages that they share once), its open files, its
-threads, and the files in /dev/shm. A start is looked at from its second checkpoint on. It fails (exit code 1) if memory
-rises by a megabyte a minute or more, if open files, threads or /dev/shm grow, if a file is left that belongs to
-nothing, or if a start does not go on. Linux.
+Every second: the memory of the training and of its loader processes (pages that they share once, without mapped files),
+its open files, its threads, and the files in /dev/shm. A start is looked at from its second checkpoint on. It fails
+(exit code 1) if memory rises by a megabyte a minute or more, if open files, threads or /dev/shm grow, if a file is left
+that belongs to nothing, or if a start does not go on. Linux.
 """
 
 from __future__ import annotations
@@ -69,11 +69,20 @@ def sample(process: int, began: float) -> Sample | None:
     try:
         own = psutil.Process(process)
         family = [own, *own.children(recursive=True)]
-        memory = sum(one.memory_full_info().pss for one in family) / 1e6
+        memory = sum(own_memory(one.pid) for one in family) / 1e6
         found = Sample(time.monotonic() - began, memory, own.num_fds(), own.num_threads(), shared_files())
-    except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+    except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied, OSError):
         return None
     return None if own.status() == psutil.STATUS_ZOMBIE else found
+
+
+def own_memory(process: int) -> int:
+    """Return the bytes that a process holds of its own, its part of those that it shares with others of the soak.
+
+    Without mapped files: those of the libraries count for more as other processes that map them end.
+    """
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def shared_files() -> int:
