@@ -54,11 +54,12 @@ class Attention(nn.Module):
         if torch.compiler.is_exporting() or any(type(part) is not nn.Linear for part in parts):
             return self._plain  # one program is for all lengths, and LoRA adds to what a layer gives
         own, other = self.key.out_features, self.key.in_features
-        costs = {
-            self._plain: 2 * own * (queries * own + keys * other + queries * keys),
-            self._over_few: 2 * keys * own * (other + own + self.heads * queries),
-            self._of_few: 2 * queries * (own * (own + other) + self.heads * keys * other),
-        }
+        costs = {self._plain: 2 * own * (queries * own + keys * other + queries * keys)}
+        # a vector for each head and each of the few: no more of them than there are others, or they take more memory
+        if self.heads * keys <= queries:
+            costs[self._over_few] = 2 * keys * own * (other + own + self.heads * queries)
+        if self.heads * queries <= keys:
+            costs[self._of_few] = 2 * queries * (own * (own + other) + self.heads * keys * other)
         return min(costs, key=costs.__getitem__)
 
     def _plain(self, queries: Tensor, context: Tensor, allowed: Tensor) -> Tensor:

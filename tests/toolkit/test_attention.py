@@ -76,6 +76,11 @@ def test_the_cheapest_order_multiplies_the_least(queries: int, keys: int) -> Non
     assert min(counts, key=counts.__getitem__) == WAYS[queries, keys]
 
 
+@pytest.mark.parametrize(("queries", "keys", "way"), [(64, 8, "_over_few"), (63, 8, "_plain"), (8, 63, "_plain")])
+def test_a_cheaper_order_that_takes_more_memory_is_not_chosen(queries: int, keys: int, way: str) -> None:
+    assert Attention(128, 8)._cheapest(queries, keys).__name__ == way
+
+
 def test_parts_that_were_replaced_are_called() -> None:
     layer = attention().float()
     plain = layer(torch.ones(1, MANY, 32), torch.ones(1, FEW, 32), torch.ones(1, FEW, dtype=torch.bool))
