@@ -19,9 +19,10 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import datasets
 import numpy as np
@@ -42,7 +43,7 @@ from renaissance.data.load import load_data
 from renaissance.data.pixels import decode_pixels, reduction_of
 from renaissance.recipe.data import WorldData
 from renaissance.recipe.training import Augmentation
-from renaissance.toolkit.images import Decoding, ImageProcessor
+from renaissance.toolkit.images import REDUCTIONS, ROOM, Decoding, ImageProcessor
 from renaissance.toolkit.metrics import ranks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -50,6 +51,8 @@ CROP = (0.5, 1.0)
 SCENES, RANK = 1000, 10
 HEADER = ("photographs", "for", "resize", "kB", "renaissance", "normalised", "fast", "PIL + torchvision", "datasets")
 HEADER += ("ratio", "ratio, normalised", "ratio, fast", "ratio to datasets", "dB", "dB, fast")
+ROOMS = ("pixels left a side, for each that is wanted", "decoded", "dB, median (least)")
+SIDES = (224, 256, 336, 384)
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -168,9 +171,14 @@ def datasets_batches(files: Sequence[bytes], transform: Callable[[Image.Image], 
 
 def decibels(files: Sequence[bytes], ours: Renaissance, transform: Callable[[Image.Image], Tensor]) -> list[float]:
     """Return for each photograph the PSNR of our pixels to those of PIL + torchvision."""
+    return likeness(files, ours.pixels(files), transform)
+
+
+def likeness(files: Sequence[bytes], pixels: Tensor, transform: Callable[[Image.Image], Tensor]) -> list[float]:
+    """Return for each photograph the PSNR of uint8 pixels [V, 3, H, W] to those of PIL + torchvision."""
     scale, offset = torch.tensor(STD).view(3, 1, 1), torch.tensor(MEAN).view(3, 1, 1)
     theirs = ((pil_batch(files, transform) * scale + offset) * 255).round()
-    errors = (ours.pixels(files).double() - theirs).square().mean(dim=(1, 2, 3))
+    errors = (pixels.double() - theirs).square().mean(dim=(1, 2, 3))
     return [10 * math.log10(255**2 / max(float(error), 1e-3)) for error in errors]
 
 
@@ -190,14 +198,14 @@ def row(files: Sequence[bytes], size: Size, interpolation: Interpolation, rounds
         rounds,
     )
     kilobytes = f"{sum(map(len, files)) / len(files) / 1000:.0f}"
-    likeness = [] if training else [decibels(files, side, transform) for side in (ours, fast)]
+    near = [] if training else [decibels(files, side, transform) for side in (ours, fast)]
     return [
         "training" if training else "evaluation",
         interpolation,
         kilobytes,
         *(f"{len(files) / timings.spread(name).median:.0f}" for name in timings.seconds),
         *_ratios(timings),
-        *([f"{median(found):.1f} ({min(found):.1f})" for found in likeness] or ["", ""]),
+        *([f"{median(found):.1f} ({min(found):.1f})" for found in near] or ["", ""]),
     ]
 
 
@@ -218,6 +226,23 @@ def rows(photos: Mapping[str, Sequence[bytes]], size: Size, rounds: int) -> list
         for name, files in photos.items()
         for interpolation, training in settings
     ]
+
+
+def rooms(files: Sequence[bytes], *sides: int) -> list[tuple[str, ...]]:
+    """Return the likeness of files that are decoded to a half, a quarter or an eighth, by how many pixels that leaves.
+
+    sides: how many pixels are wanted at the shorter side. The likeness is that to PIL + torchvision, in dB.
+    """
+    found: dict[str, list[float]] = {f"1.0 to {ROOM}": [], f"{ROOM} and more": []}
+    for data, side, interpolation in product(files, sides, get_args(Interpolation)):
+        size = Size((), side, side)
+        processor = Renaissance.of(size, interpolation, training=False).processor
+        shorter = min(Image.open(io.BytesIO(data)).size)
+        for reduction in (one for one in REDUCTIONS if shorter // one >= side):
+            seen = processor([decode_pixels(data, name="photograph", fast=lambda *_, by=reduction: by)]).pixels
+            name = f"{ROOM} and more" if shorter / reduction >= ROOM * side else f"1.0 to {ROOM}"
+            found[name] += likeness([data], seen, chain(size, interpolation, training=False))
+    return [(name, f"{len(own)}", f"{median(own):.1f} ({min(own):.1f})") for name, own in found.items() if own]
 
 
 def retrieval(scenes: int) -> str:
@@ -286,6 +311,9 @@ def main() -> None:
     print(f"one thread, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, batch {given.batch}, {size}")
     print("samples a CPU second; ratios of CPU seconds, median (least to greatest); dB: median (least)\n")
     print(table(HEADER, rows(gathered(given.photos, size, given.batch), size, given.rounds)))
+    if given.photos is not None:
+        photos = [data for files in gathered(given.photos, size, given.batch).values() for data in files]
+        print(f"\nfast decoding to a half, a quarter or an eighth\n{table(ROOMS, rooms(photos, *SIDES))}")
     print(f"\n{retrieval(SCENES)}")
 
 

@@ -102,7 +102,7 @@ def main() -> None:
     """Train, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5, help="rounds")
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--model", default="renaissance/two-tower-unfrozen", help="a folder, or a name of the zoo")
     given = parser.parse_args()
     torch.set_num_threads(1)

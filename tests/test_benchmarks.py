@@ -162,6 +162,17 @@ def test_photographs_are_timed_beside_pil_and_datasets(load):
     assert all(len(cells) == len(images.HEADER) for cells in rows)
 
 
+def test_likeness_is_told_by_how_many_pixels_decoding_leaves(load):
+    images = load("images")
+    files = images.photographs(images.Kind(500, 420, 85), 2)
+    told = {cells[0]: cells for cells in images.rooms(files, 60)}
+    assert set(told) == {"1.0 to 1.8", "1.8 and more"}
+    assert [cells[1] for cells in told.values()] == ["4", "4"]
+    least = [float(cells[2].split("(")[1].rstrip(")")) for cells in told.values()]
+    assert least[1] > 40
+    assert least[0] < least[1]
+
+
 def test_retrieval_is_compared_with_the_pixels_of_either_side(load):
     told = load("images").retrieval(20)
     *ours, theirs = (float(part.split()[-1]) for part in told.rpartition(": ")[2].split(", "))
@@ -217,7 +228,7 @@ def test_trained_models_stand_beside_the_fools(load, tmp_path, cache):
     assert all(len(row) == len(tasks.HEADER) and row[-1] for row in rows)
 
 
-def test_a_cascade_is_timed_beside_every_pair(load, tmp_path, cache):
+def test_a_cascade_is_timed_beside_every_pair(load, cache):
     retrieval = load("retrieval")
     assembly, records = retrieval.loaded("renaissance/two-tower-unfrozen", 8)
     rows = retrieval.rows(assembly, records, (1, 4), 1)
