@@ -4,10 +4,10 @@ python benchmarks/soak.py [--minutes N] [--least S] [--most S] [--workers N] [--
 
 One run, of the recipe of `resume.py` without an end. Each start is killed by SIGKILL after a random time between
 `least` and `most` seconds, and the next one resumes; the last quarter of the time nobody kills, and SIGTERM ends it.
-Every second: the memory of the training and of its loader processes (pages that they share once, without mapped files),
-its open files, its threads, and the files in /dev/shm. A start is looked at from its second checkpoint on. It fails
-(exit code 1) if memory rises by a megabyte a minute or more, if open files, threads or /dev/shm grow, if a file is left
-that belongs to nothing, or if a start does not go on. Linux.
+Every second: the memory of the training and of its loader processes (without mapped files), its open files, its
+threads, and the files in /dev/shm. A start is looked at from its second checkpoint on. It fails (exit code 1) if memory
+rises by a megabyte a minute or more, if open files, threads or /dev/shm grow, if a file is left that belongs to
+nothing, or if a start does not go on. Linux.
 """
 
 from __future__ import annotations
@@ -77,12 +77,13 @@ def sample(process: int, began: float) -> Sample | None:
 
 
 def own_memory(process: int) -> int:
-    """Return the bytes that a process holds of its own, its part of those that it shares with others of the soak.
+    """Return the bytes of memory that a process holds, without mapped files.
 
-    Without mapped files: those of the libraries count for more as other processes that map them end.
+    What it has from the process that it was forked from counts whole: its part grows as either writes to it, and
+    that of mapped libraries as other processes end that map them.
     """
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Anonymous:", "Pss_Shmem:")))
 
 
 def shared_files() -> int:
