@@ -75,13 +75,16 @@ class TwoTower(nn.Module):
             images = blank_images(self.vision, len(stored.tokens))
         return self._encode("vision", images, stored)
 
-    def encode_text(self, texts: TextInput, stored: Features | Prefix | None = None) -> Features:
+    def encode_text(
+        self, texts: TextInput, stored: Features | Prefix | None = None, *, changed: bool = False
+    ) -> Features:
         """Encode distinct texts; what is frozen from the beginning on runs in canonical shapes, without a graph.
 
-        stored: what a store gave of them.
+        stored: what a store gave of them. changed: a task has changed them, as by masking, so that no store holds them;
+        they run in one call of their own length, which takes fewer tokens.
         """
         given = published_text(self.text, texts, self.faults) if self.faults.any else texts
-        features = self._encode("text", given, stored)
+        features = self._encode("text", given, stored, as_given=changed)
         if self.faults.no_padding_mask:
             features = replace(features, mask=texts.mask)
         if not self.needs.embedded:
@@ -107,14 +110,16 @@ class TwoTower(nn.Module):
             self._goes_on[modality] = goes_on(tower)
         return depth if self._goes_on[modality] else 0
 
-    def _encode(self, modality: Modality, inputs: Any, stored: Features | Prefix | None) -> Features:
-        """Encode inputs, or go on from what was stored of them."""
+    def _encode(
+        self, modality: Modality, inputs: Any, stored: Features | Prefix | None, *, as_given: bool = False
+    ) -> Features:
+        """Encode inputs, or go on from what was stored of them; as_given: not in canonical shapes."""
         tower, layers = getattr(self, modality), range(-self.needs.layers, 0)
         if isinstance(stored, Features):
             return _cast(stored, next(tower.parameters()).dtype)
         if stored is not None:
             stored = replace(stored, tokens=stored.tokens.to(next(tower.parameters()).dtype))
-        depth = self.prefix(modality)
+        depth = 0 if as_given else self.prefix(modality)
         if depth is None:
             return encode_canonical(tower, inputs, layers, stored)
         if depth == 0:

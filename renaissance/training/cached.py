@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -43,9 +44,14 @@ class InParts:
         """Encode distinct images; `stored` is what a store gave of them."""
         return self._encoded("vision", self._encoder.encode_vision, images, stored)
 
-    def encode_text(self, texts: TextInput, stored: Features | Prefix | None = None) -> Features:
-        """Encode distinct texts; `stored` is what a store gave of them."""
-        return self._encoded("text", self._encoder.encode_text, texts, stored)
+    def encode_text(
+        self, texts: TextInput, stored: Features | Prefix | None = None, *, changed: bool = False
+    ) -> Features:
+        """Encode distinct texts; `stored` is what a store gave of them. changed: a task has changed them."""
+        encode = self._encoder.encode_text
+        if changed and isinstance(self._encoder, TwoTower):
+            encode = partial(self._encoder.encode_text, changed=True)
+        return self._encoded("text", encode, texts, stored, in_calls=not changed)
 
     def represent(self, features: Features, modality: Modality) -> Tensor:
         """Return one vector [B, D] for each input of one modality."""
@@ -73,11 +79,14 @@ class InParts:
             pairs.index.device,
         )
 
-    def _encoded(self, modality: Modality, encode: Callable[..., Features], inputs: Any, stored: Any) -> Features:
+    def _encoded(
+        self, modality: Modality, encode: Callable[..., Features], inputs: Any, stored: Any, *, in_calls: bool = True
+    ) -> Features:
+        """Encode in parts; in_calls: a frozen tower runs in small calls of one shape, and keeps nothing, as it is."""
         # a one-tower model, which nothing is stored of, knows of no store
         further = [] if stored is None else [stored]
-        # a frozen tower keeps nothing for the backward pass, and runs in small calls of one shape as it is
-        if self._parts == 1 or (isinstance(self._encoder, TwoTower) and holds_still(getattr(self._encoder, modality))):
+        small = in_calls and isinstance(self._encoder, TwoTower) and holds_still(getattr(self._encoder, modality))
+        if self._parts == 1 or small:
             return encode(inputs, *further)
         given = stored if inputs is None else inputs
         tensor = next(value for value in _tensors(given))

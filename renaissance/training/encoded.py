@@ -42,8 +42,8 @@ class EncodedBatch:
         *,
         taught: bool = False,
     ) -> None:
-        # what of a text is stored goes on apart from masked ones; so it does where it is computed, bit for bit
-        self._partly_frozen = isinstance(encoder, TwoTower) and bool(encoder.prefix("text"))
+        # what may come from a store is computed apart from what no store holds, so that both are the same, bit for bit
+        self._storable = isinstance(encoder, TwoTower) and encoder.prefix("text") != 0
         self._encoder = Metered(encoder, parts, meter, taught=taught)
         self._batch, self._views, self._tasks = batch, views, tasks or {}
         self.taught: dict[str, Taught] = {}
@@ -86,7 +86,7 @@ class EncodedBatch:
         """Encode the texts of all views, and with them the plain ones if a task reads those: one call costs less."""
         views = {task: view.texts for task, view in self._views.items() if view.texts is not None}
         # a task that brings no texts of its own reads the plain ones
-        plain = len(views) < len(self._views) and self._batch.stored_text is None and not self._partly_frozen
+        plain = len(views) < len(self._views) and self._batch.stored_text is None and not self._storable
         found = self._each([*([self._batch.texts] if plain else []), *views.values()])
         if plain:
             self._text = found.pop(0)
@@ -100,10 +100,10 @@ class EncodedBatch:
         shapes = {tuple(getattr(getattr(one, name), "shape", (0,))[1:] for name in FIELDS) for one in texts}
         present = {tuple(getattr(one, name) is None for name in FIELDS) for one in texts}
         if len(texts) < 2 or len(shapes) > 1 or len(present) > 1:
-            return [self._encoder.encode_text(one) for one in texts]
+            return [self._encoder.encode_text(one, changed=True) for one in texts]
         columns = {name: [getattr(one, name) for one in texts] for name in FIELDS}
         together: Any = {name: None if parts[0] is None else torch.cat(parts) for name, parts in columns.items()}
-        features = self._encoder.encode_text(TextInput(**together))
+        features = self._encoder.encode_text(TextInput(**together), changed=True)
         stops = list(accumulate(len(one.mask) for one in texts))
         return [taken(features, slice(start, stop)) for start, stop in pairwise([0, *stops])]
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from renaissance.api import Batch, Features, Modality, Prefix, TextInput, VisionInput
 from renaissance.cost.flops import StepCount, Storage, Storages, Taken
 from renaissance.cost.shapes import without_values
-from renaissance.models.two_tower import TwoTower
 from renaissance.toolkit.canonical import (
     IMAGES_A_CALL,
     bucket_lengths,
@@ -57,9 +56,6 @@ class Ledger(Meter):
         self._known: dict[Hashable, Taken] = {}
         self._counting: list[StepCount | None] = []
         self._varying = Storages()  # what the parts of this update made
-        # of this micro-batch, by tower and length: texts that a frozen tower ran on, and those that a store gave
-        self._ran: Counter[Hashable] = Counter()
-        self._gave: Counter[Hashable] = Counter()
 
     # --- what is counted ----------------------------------------------------------------------------------------------
 
@@ -77,11 +73,6 @@ class Ledger(Meter):
         self._counts["updates"] += 1
         self._counts["samples"] += sum(len(part.ids) for part in parts)
         self._counts["bytes/images"] += sum(part.bytes_read for part in parts)
-
-    def begin(self) -> None:
-        """Note that a step begins on another micro-batch."""
-        self._ran.clear()
-        self._gave.clear()
 
     def run(
         self,
@@ -123,8 +114,6 @@ class Ledger(Meter):
                 self._spare(encoder, modality, inputs, stored)
             else:
                 self._counts["unspared"] += rows
-        elif self.spares and isinstance(inputs, TextInput) and _wholly_frozen_text(encoder):
-            self._beside(encoder, inputs)
 
     def predicted(self, task: str, count: Tensor) -> None:
         """Note of how many predictions a task's loss is."""
@@ -210,26 +199,8 @@ class Ledger(Meter):
                 with self._aside():
                     self._known[key] = self._without_values(tower, encode)
             size = IMAGES_A_CALL if modality == "vision" else texts_a_call(length)
-            together = (id(encoder), length) if depth is None and modality == "text" else object()
-            self._spared(together, self._gave, rows, size, self._known[key].forward)
+            self._counts["spared/flops"] += self._known[key].forward * -(-rows // size)
             self._counts["unfrozen/flops"] += self._known[key].whole * rows // size
-
-    def _beside(self, encoder: Any, inputs: TextInput) -> None:
-        """Note texts that a frozen tower runs on: without a store, those that it gives would fill up their calls."""
-        tower = encoder.text
-        for length, rows in Counter(bucket_lengths(tower, inputs).tolist()).items():
-            known = self._known.get(("spared", "text", None, length), Taken())
-            self._spared((id(encoder), length), self._ran, rows, texts_a_call(length), known.forward)
-
-    def _spared(self, together: Hashable, which: Counter[Hashable], rows: int, size: int, flops: int) -> None:
-        """Add rows to one of the counters of a length; count the calls that a store spares more, or fewer, for that."""
-        before = self._calls_spared(together, size)
-        which[together] += rows
-        self._counts["spared/flops"] += flops * (self._calls_spared(together, size) - before)
-
-    def _calls_spared(self, together: Hashable, size: int) -> int:
-        ran, gave = self._ran[together], self._gave[together]
-        return -(-(ran + gave) // size) - -(-ran // size)
 
     def _without_values(self, tower: Any, encode: Callable[[Any], object]) -> Taken:
         """Return what a tower takes, found on a copy without values, or on itself if it does not run without them."""
@@ -266,11 +237,6 @@ def _storages(value: object) -> Iterator[Storage]:
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from _storages(getattr(value, field.name))
-
-
-def _wholly_frozen_text(encoder: Any) -> bool:
-    """Return whether a text tower runs frozen as a whole; a one-tower model has none."""
-    return isinstance(encoder, TwoTower) and encoder.prefix("text") is None
 
 
 def _rows(inputs: Inputs) -> int:

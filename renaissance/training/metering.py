@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from torch import Tensor
@@ -43,9 +44,6 @@ class Meter:
         """
         return call()
 
-    def begin(self) -> None:
-        """Note that a step begins on another micro-batch."""
-
     def encoding(self, encoder: Any, modality: Modality, inputs: Inputs, stored: Stored) -> None:
         """Note what a tower is about to encode, or to go on from."""
 
@@ -74,16 +72,17 @@ class Metered:
         filled = rows / max(1, _filled_up(rows, IMAGES_A_CALL))
         return self._encode("vision", self._encoder.encode_vision, images, stored, (), filled)
 
-    def encode_text(self, texts: TextInput, stored: Stored = None) -> Features:
-        """Encode distinct texts [T, L]; `stored` is what a store gave of them."""
+    def encode_text(self, texts: TextInput, stored: Stored = None, *, changed: bool = False) -> Features:
+        """Encode distinct texts [T, L]; `stored` is what a store gave of them. changed: a task has changed them."""
         # a frozen tower runs texts in calls whose shapes follow from their lengths
-        whole = self._whole
-        frozen = isinstance(whole, TwoTower) and not isinstance(stored, Features) and whole.prefix("text") != 0
-        lengths = Counter(bucket_lengths(whole.text, texts).tolist()) if frozen else Counter[int]()
+        runs = not changed and not isinstance(stored, Features)
+        frozen = runs and isinstance(self._whole, TwoTower) and self._whole.prefix("text") != 0
+        lengths = Counter(bucket_lengths(self._whole.text, texts).tolist()) if frozen else Counter[int]()
         tokens = sum(length * count for length, count in lengths.items())
         run = sum(length * _filled_up(count, texts_a_call(length)) for length, count in lengths.items())
         filled = tokens / run if run else 1.0
-        return self._encode("text", self._encoder.encode_text, texts, stored, tuple(sorted(lengths.items())), filled)
+        encode = partial(self._encoder.encode_text, changed=changed)
+        return self._encode("text", encode, texts, stored, (changed, *sorted(lengths.items())), filled)
 
     def fuse(self, pairs: Pairs) -> Joint:
         """Fuse pairs."""

@@ -64,7 +64,6 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Return the loss of this process, scaled so that DDP's mean of gradients is that of the whole batch."""
-        self.meter.begin()
         tasks = {name: cast(Task, task) for name, task in self.tasks.items()}
         views = {name: task.views(batch) for name, task in tasks.items()}
         encoded = EncodedBatch(self.encoder, batch, views, tasks, self.parts, self.meter)

@@ -110,7 +110,7 @@ def test_what_a_store_gives_is_not_counted_but_spared(tiny_model: Tiny, tiny_bat
     assert totals.get("flops/vision/forward", 0) == 0
     assert totals["stored/vision"] == 5
     assert "calls/vision" not in totals
-    # masked texts are computed, and without the store the plain ones would fill up their calls
+    # masked texts are computed with the store and without it
     assert totals["spared/flops"] == counted(computed, "forward") - counted(read, "forward")
     assert totals["unfrozen/flops"] == pytest.approx(without["unfrozen/flops"], rel=0.005)
     assert totals["bytes/store"] > 0

@@ -27,6 +27,7 @@ from renaissance.api import (
 )
 from renaissance.recipe.training import Optimiser
 from renaissance.registry import Plugin, Registry
+from renaissance.toolkit.canonical import prefix_canonical
 from renaissance.toolkit.pairing import positives
 from renaissance.training.encoded import EncodedBatch
 from renaissance.training.optimiser import make_optimiser
@@ -179,6 +180,34 @@ def test_stored_features_stand_in_for_the_towers(tiny_model: Callable[..., Any],
     calls = len(vision), len(text)
     assert torch.equal(step(stored).loss, expected.loss)
     assert (len(vision), len(text)) == calls
+
+
+@pytest.mark.parametrize("rule", ["frozen text", "frozen text[:1]", ""])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_masked_texts_run_in_their_own_length(
+    rule: str, parts: int, tiny_model: Callable[..., Any], tiny_batch: Any
+) -> None:
+    """What no store ever holds needs no canonical shape, and a frozen tower has fewer tokens to run on."""
+    model = tiny_model(("mlm",), rule)
+    batch, lengths = tiny_batch(model, 5), list[tuple[int, ...]]()
+    model.encoder.text.register_forward_pre_hook(lambda _, inputs: lengths.append(tuple(inputs[0].token_ids.shape)))
+    TrainStep(model, {"mlm": 1.0}, parts)(batch)
+    longest = batch.texts.mask.shape[1]
+    assert lengths == ([(5, longest)] if parts == 1 else [(3, longest), (2, longest)])
+
+
+@pytest.mark.parametrize("rule", ["frozen text", "frozen text[:1]"])
+def test_a_batch_with_stored_texts_masks_and_fuses_as_without(
+    rule: str, tiny_model: Callable[..., Any], tiny_batch: Any
+) -> None:
+    model = tiny_model(("mlm", "itm"), rule).eval()
+    batch = tiny_batch(model, 5)
+    depth = model.encoder.prefix("text")
+    given = model.encoder.encode_text(batch.texts)
+    stored = given if depth is None else prefix_canonical(model.encoder.text, batch.texts, depth)
+    step = TrainStep(model, {"mlm": 1.0, "itm": 1.0}).eval()
+    losses, read = step(batch).losses, step(replace(batch, stored_text=stored)).losses
+    assert all(torch.equal(losses[name], read[name]) for name in ("mlm", "itm"))
 
 
 def test_tasks_that_are_measured_alone_are_not_trained(tiny_model: Callable[..., Any], tiny_batch: Any) -> None:
