@@ -29,6 +29,7 @@ from renaissance.resolve import IMAGE_SIZE, MAX_TOKENS, PATCH_SIZE
 from renaissance.rules import without_adapters
 from renaissance.spec import STARTS, Start
 from renaissance.tensors import align
+from renaissance.toolkit.dropout import draw_cheaply
 from renaissance.toolkit.random import stream_seed
 from renaissance.toolkit.text import TOKENIZER_FILE, WORDPIECE, WordTokenizer, infer_facts, read_tokenizer
 
@@ -66,6 +67,7 @@ def assemble(plan: AnyPlan, *, seed: int = 0, saved: Mapping[str, SavedBackbone]
         encoder = _one_tower(plan, seed, saved, slots)
     else:
         encoder = _two_tower(plan, seed, saved, slots)
+    draw_cheaply(encoder)
     for rule in lora_rules(plan.rules):
         with _stream(seed, str(rule), saved is not None):
             add_adapters(encoder, rule)

@@ -26,6 +26,13 @@ class Dropout(nn.Dropout):
         return _Thinned.apply(values, kept)  # type: ignore[no-any-return]  # torch's own is not annotated
 
 
+def draw_cheaply(module: nn.Module) -> None:
+    """Let every `nn.Dropout` inside of a module of another library draw its noise as `Dropout` does."""
+    for part in module.modules():
+        if type(part) is nn.Dropout:
+            part.__class__ = Dropout
+
+
 class _Thinned(Function):
     """Multiplies by LEVELS / kept where a share kept / LEVELS of the elements lies, elsewhere by 0."""
 

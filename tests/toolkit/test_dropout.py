@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from renaissance.toolkit.dropout import LEVELS, Dropout
+from renaissance.toolkit.dropout import LEVELS, Dropout, draw_cheaply
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -58,3 +58,18 @@ def test_all_can_be_dropped_and_halves_stay_halves() -> None:
     assert Dropout(1.0).train()(torch.ones(4)).tolist() == [0.0] * 4
     assert Dropout(0.5).train()(torch.ones(4, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert Dropout(0.5).train()(torch.ones(4, device="meta")).shape == (4,)
+
+
+def test_a_plain_dropout_of_another_library_draws_cheaply_and_other_kinds_stay() -> None:
+    class Own(nn.Dropout):
+        pass
+
+    parts = nn.Sequential(nn.Dropout(0.1), nn.Sequential(nn.Dropout(0.2)), Own(0.3), nn.Dropout1d(0.4))
+    draw_cheaply(parts)
+    assert [type(part) for part in parts.modules() if not isinstance(part, nn.Sequential)] == [
+        Dropout,
+        Dropout,
+        Own,
+        nn.Dropout1d,
+    ]
+    assert [part.p for part in parts.modules() if isinstance(part, nn.Dropout)] == [0.1, 0.2, 0.3]
