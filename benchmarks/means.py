@@ -20,6 +20,7 @@ from renaissance.api import Batch, TextInput
 from renaissance.builtin import fusion, fusion_streams
 from renaissance.models.two_tower import TwoTower
 from renaissance.recipe.training import Optimiser
+from renaissance.toolkit import attention
 from renaissance.toolkit.attention import Attention
 from renaissance.toolkit.dropout import Dropout
 from renaissance.training.encoded import EncodedBatch
@@ -59,8 +60,7 @@ def _case(case: str, size: str, batch: int, pairs: int) -> list[str]:
     actions: dict[str, Callable[[], object]] = {"all": partial(run, read, fused)}
     actions |= {name: partial(run, read, fused, without) for name, without in _without().items()}
     actions["optimiser"] = partial(run, read, default)
-    if "text" not in frozen:  # a frozen tower leaves such padding out
-        actions["padding"] = partial(run, lambda: replace(read(), texts=padded.texts), fused)
+    actions["padding"] = partial(run, lambda: replace(read(), texts=padded.texts), fused)
     if stored:
         actions["store"] = partial(run, lambda: inputs, fused)
     timings = take_turns(actions, pairs)
@@ -85,6 +85,12 @@ def _without() -> Mapping[str, Without]:
         "masked and plain texts in one call": lambda step: mock.patch.object(EncodedBatch, "_each", _one_by_one),
         "one encoding of each image": lambda step: mock.patch.object(EncodedBatch, "vision", property(_again)),
         "canonical shapes of frozen towers": lambda step: mock.patch.object(TwoTower, "_encode", _as_given),
+        "masked texts of a frozen tower in their own length": lambda step: mock.patch.object(
+            TwoTower, "encode_text", _always_canonical
+        ),
+        "GELU of the fusion computed again in backward": lambda step: mock.patch.object(
+            attention, "not_keeping_between", lambda first, second, values: second(first(values))
+        ),
     }
 
 
@@ -119,8 +125,15 @@ def _all(stream: object, outputs: object, *, class_token: bool) -> str:
     return "all"
 
 
+_ENCODE_TEXT = TwoTower.encode_text
+
+
+def _always_canonical(self: Any, texts: TextInput, stored: Any = None, *, changed: bool = False) -> Any:
+    return _ENCODE_TEXT(self, texts, stored)
+
+
 def _one_by_one(encoded: Any, texts: Sequence[TextInput]) -> list[object]:
-    return [encoded._encoder.encode_text(one) for one in texts]
+    return [encoded._encoder.encode_text(one, changed=True) for one in texts]
 
 
 def _again(encoded: Any) -> object:
@@ -129,6 +142,6 @@ def _again(encoded: Any) -> object:
     return encoded._encoder.encode_vision(batch.images, batch.stored_vision)
 
 
-def _as_given(self: Any, modality: str, inputs: Any, stored: Any) -> Any:
+def _as_given(self: Any, modality: str, inputs: Any, stored: Any, **unused: object) -> Any:
     """Run a tower on its inputs as they are, in one call, however it is frozen."""
     return getattr(self, modality)(inputs, range(-self.needs.layers, 0)) if stored is None else stored

@@ -98,7 +98,7 @@ def test_the_tables_of_steps_have_a_row_for_each_case_and_each_means(load, capsy
     means = load("means").means_report(["none", "both"], size="tiny", batch=8, pairs=1)
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in means.splitlines()[3:]}
     assert rows["frozen towers from the store"][0].strip() == "-"
-    assert rows["text to the longest"][1].strip() == "-"
+    assert all("(" in figure for figure in rows["text to the longest"])
 
 
 def test_the_plain_column_is_the_one_that_all_ratios_are_to(load, monkeypatch):

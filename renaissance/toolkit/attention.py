@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renaissance.toolkit.dropout import Dropout
+from renaissance.toolkit.recompute import not_keeping_between
 
 EPS = 1e-12
 # Where LayerNorm stands: after each sub-layer and its residual (BERT), or before it (ViT).
@@ -69,15 +70,15 @@ class Attention(nn.Module):
 
     def _over_few(self, queries: Tensor, context: Tensor, allowed: Tensor) -> Tensor:
         """Attend to few keys: they and their values are brought into the space of the queries."""
-        count = queries.shape[1]
         keys = self._heads(self.key(context)) * self._scale  # [B, H, M, D]
         offsets = keys @ self.query.bias.view(self.heads, -1, 1)  # [B, H, M, 1]
         folded = _by_head(keys, self._rows_by_head(self.query.weight))  # [B, H, M, W]
         logits = torch.baddbmm(offsets.flatten(1).unsqueeze(1), queries, folded.flatten(1, 2).transpose(1, 2))
-        shares = _shares(logits.view(len(queries), count, self.heads, -1).transpose(1, 2), allowed)
+        shares = _shares(logits.view(*logits.shape[:2], self.heads, -1).transpose(1, 2), allowed)
         output = self._rows_by_head(self.output.weight.t())  # [H, D, W]
         values = _by_head(self._heads(self.value(context)), output)  # [B, H, M, W]
-        return torch.bmm(shares.transpose(1, 2).flatten(2), values.flatten(1, 2)) + self.output.bias
+        seen = torch.bmm(shares.transpose(1, 2).flatten(2), values.flatten(1, 2))  # [B, N, W]
+        return seen.masked_fill_(_sees_none(allowed[:, 0]), 0).add_(self.output.bias)
 
     def _of_few(self, queries: Tensor, context: Tensor, allowed: Tensor) -> Tensor:
         """Attend from few queries: they are brought into the space of the context, and gather there."""
@@ -85,11 +86,11 @@ class Attention(nn.Module):
         offsets = few @ self.key.bias.view(self.heads, -1, 1)  # [B, H, N, 1]
         folded = _by_head(few, self._rows_by_head(self.key.weight))  # [B, H, N, C]
         logits = torch.baddbmm(offsets.flatten(1, 2), folded.flatten(1, 2), context.transpose(1, 2))
-        shares = _shares(logits.view(len(queries), self.heads, -1, context.shape[1]), allowed)
+        shares = _shares(logits.view(len(logits), self.heads, -1, logits.shape[2]), allowed)
         seen = torch.bmm(shares.flatten(1, 2), context).view(*shares.shape[:3], -1)  # [B, H, N, C]
         value = self._rows_by_head(self.value.weight).transpose(1, 2)  # [H, C, D]
-        bias = self.value.bias.view(self.heads, 1, -1)
-        gathered = _by_head(seen, value) + shares.sum(-1, keepdim=True) * bias  # [B, H, N, D]
+        gathered = _by_head(seen, value) + self.value.bias.view(self.heads, 1, -1)  # [B, H, N, D]
+        gathered.masked_fill_(_sees_none(allowed), 0)
         return self.output(gathered.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module.__call__
 
     def _heads(self, tokens: Tensor) -> Tensor:
@@ -114,9 +115,13 @@ def _by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _shares(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Return how much each query attends to each key [B, H, N, M]; one that may attend to none has zeros."""
-    never = torch.finfo(logits.dtype).min / 2
-    return F.softmax(logits.masked_fill(~allowed, never), -1) * allowed.any(-1, keepdim=True)
+    """Return how much each query attends to each key [B, H, N, M]; one that may attend to none, to all alike."""
+    return F.softmax(logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2), -1)
+
+
+def _sees_none(allowed: Tensor) -> Tensor:
+    """Return bool [..., 1]: whether a query may attend to none of the keys [..., M]; what it gathers is zero."""
+    return ~allowed.any(-1, keepdim=True)
 
 
 class PostNorm(nn.Module):
@@ -199,7 +204,8 @@ class FeedForwardLayer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the updated tokens [B, N, W]."""
-        return self.end(self.outer(F.gelu(self.inner(self.start(tokens)))), tokens)  # type: ignore[no-any-return]
+        inner = self.inner(self.start(tokens))
+        return self.end(not_keeping_between(F.gelu, self.outer, inner), tokens)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
