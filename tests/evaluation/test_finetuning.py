@@ -149,7 +149,7 @@ def test_labels_reach_the_pictures_that_they_are_of(
 ) -> None:
     folder = prepare("own", lambda number, colour: {"label": None, "fields": {"kind": colour}}, count=96)
     options = {"labels": [*COLOURS], "field": "kind"}
-    told = recipe(tiny_spec(), "classification", options, folder, budget={"steps": 60})
+    told = recipe(tiny_spec(), "classification", options, folder, budget={"steps": 120})
     run = renaissance.run(told, out=tmp_path / "run")
     (row,) = run.scores["scores"]
     assert row["value"] > 90
